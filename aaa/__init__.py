@@ -1,0 +1,1 @@
+"""Authentication, authorisation and accounting of every user request; the directory SAE → UKMS → AKMS."""

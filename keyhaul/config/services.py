@@ -1,0 +1,295 @@
+"""The configuration file of each role, as types. One service, one file, one process.
+
+Paths are relative to the file they stand in. Times are seconds, sizes say bits or bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+SuiteName = Literal["otp", "aes-256-gcm"]
+
+
+class ServiceSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[service]: who this is."""
+
+    domain: str
+    role: str
+    node: str
+
+
+class IdentitySection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[identity]: this service's certificates and keys, and whom it trusts. Renewed files are picked up."""
+
+    certificate: str
+    """PEM chain: the ML-DSA-65 certificate, then its per-role intermediate."""
+    key: str
+    trust: str
+    """PEM: the operator's root (ML-DSA-65)."""
+    crl: str | None = None
+    """PEM: revocation lists of the operator's authorities, one after the other."""
+    classic_certificate: str | None = None
+    """PEM chain: the P-256 certificate of the same name, for peers that know nothing else."""
+    classic_key: str | None = None
+    link_key: str | None = None
+    """PEM: this KMS's ML-DSA-65 link key."""
+
+
+class ListenSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[listen]: the HTTP/2 address for other services, e.g. ``127.16.0.8:7443``."""
+
+    address: str
+
+
+class OperationsSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[operations]: how this service is watched: metrics and health over loopback HTTP, commands over a socket."""
+
+    metrics: str
+    """Address, e.g. ``127.16.0.8:9443``; must be a loopback address."""
+    socket: str
+    """Path of the local Unix socket (made 0600)."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+
+class StoreSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[store]: where durable state is and how its key is sealed."""
+
+    path: str
+    sealer: Literal["key-file", "passphrase"] = "key-file"
+    key_file: str | None = None
+    """key-file: 64 hexadecimal digits, mode 0600; made at first start where missing."""
+    passphrase_source: Literal["prompt", "file", "credential"] = "file"  # noqa: S105
+    passphrase_file: str | None = None
+    passphrase_credential: str = "store-passphrase"  # noqa: S105 - the credential's name, not its value
+
+
+class ModuleSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[link]] module: the QKD module of this end, reached over ETSI GS QKD 014."""
+
+    url: str
+    """E.g. ``https://127.16.0.8:8014``."""
+    trust: str
+    """PEM: the authority of the modules' certificates."""
+    kme: str
+    """The module's KME ID, checked against its certificate's common name."""
+    sae: str
+    """This KMS's SAE ID at the module: its classic certificate's common name."""
+    peer_sae: str
+    """The other end's SAE ID at its module."""
+
+
+class LinkSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[link]]: one link of this KMS."""
+
+    id: str
+    neighbour: str
+    """Service id at the other end, e.g. ``ckms-9``."""
+    address: str | None = None
+    """The neighbour's HTTP/2 address; absent at an AKMS for its UKMSs, which dial in."""
+    initiator: bool
+    """Whether this end establishes sessions; exactly one end does."""
+    peer_link_key: str
+    """PEM: the neighbour's pinned ML-DSA-65 link public key."""
+    bootstrap: str | None = None
+    """File of the link's bootstrap secret (32 bytes or more, hexadecimal), mixed into the first control reserve."""
+    suites: list[SuiteName]
+    """Protections this end accepts, best first."""
+    floor: SuiteName
+    """The weakest protection this end ever agrees to (`otp` is stronger than `aes-256-gcm`)."""
+    rate: int = 2000
+    """Expected key rate in bits per second: leases are about two seconds of it."""
+    pool: int = 65_536
+    """Payload pad to keep per direction, bytes."""
+    reserve: int = 2_048
+    """Control pad to keep per direction, bytes."""
+    rotate_messages: int = 1_000_000
+    rotate_bytes: int = 1_073_741_824
+    rotate_seconds: float = 3600.0
+    module: ModuleSection
+
+
+class PeerSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A service that this one dials."""
+
+    service: str
+    """Service id, e.g. ``akms-14``."""
+    address: str
+
+
+class ForwardingEntry(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[entry]]: what to do with a label. Labels are 16 hexadecimal digits, different on every hop."""
+
+    label: str
+    """Label by which a batch comes in over `previous`."""
+    previous: str
+    """Service id of the neighbour that may use this label."""
+    next: str | None = None
+    """Service id of the next hop; absent: deliver to the AKMS of this node."""
+    next_label: str | None = None
+
+
+class PathSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[path]]: where a path that starts here goes; several for one destination are taken in the order of rank."""
+
+    destination: str
+    """Service id of the CKMS at its end."""
+    rank: int
+    """0: first choice; 1: the detour."""
+    next: str
+    label: str
+
+
+class CkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A carrier KMS."""
+
+    service: ServiceSection
+    identity: IdentitySection
+    listen: ListenSection
+    operations: OperationsSection
+    store: StoreSection
+    link: list[LinkSection]
+    akms: PeerSection | None = None
+    """The AKMS of this node, at access nodes."""
+    path: list[PathSection] = []
+    entry: list[ForwardingEntry] = []
+
+
+class PoolSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[pool]: CN keys kept ahead of demand, per peer AKMS and class; bytes of CN key."""
+
+    minimum: int = 4_096
+    maximum: int = 131_072
+    horizon: float = 4.0
+    """Keep this many seconds of the demand seen of late, between minimum and maximum."""
+    batches: list[int] = [512, 4_096, 32_768]
+    """The few fixed sizes of relayed batches, bytes of CN key."""
+
+
+class AkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """An access KMS."""
+
+    service: ServiceSection
+    identity: IdentitySection
+    listen: ListenSection
+    operations: OperationsSection
+    store: StoreSection
+    link: list[LinkSection] = []
+    """Access links; the UKMSs dial."""
+    ckms: PeerSection
+    aaa: PeerSection
+    aaa_key: str
+    """PEM: AAA's pinned ML-DSA-65 grant key."""
+    peer: list[PeerSection] = []
+    """Other AKMSs."""
+    pool: PoolSection = PoolSection()
+    key_lifetime: float = 86_400.0
+    """Of slave copies; master copies end `guard` earlier."""
+    guard: float = 600.0
+    requests_per_peer: int = 256
+    """Credits: requests under way with one peer, in each direction."""
+
+
+class BufferSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[buffer]: keys fetched ahead of demand, per master, set of slaves and size."""
+
+    minimum: int = 0
+    """Keys kept once a user has asked; 0 with maximum 0 turns prefetch off."""
+    maximum: int = 4_096
+    horizon: float = 4.0
+
+
+class UserListenSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[sae]: ETSI GS QKD 014 for the site's SAEs."""
+
+    address: str
+    kme: str
+    """This UKMS's KME ID: the common name of the certificate that SAEs see."""
+    certificate: str
+    key: str
+    trust: str
+    """PEM: the authority of SAE certificates."""
+    crl: str | None = None
+    minimum_tls: Literal["1.2", "1.3"] = "1.3"
+    maximum_connections: int = 1024
+
+
+class UkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A user KMS."""
+
+    service: ServiceSection
+    identity: IdentitySection
+    operations: OperationsSection
+    store: StoreSection
+    link: LinkSection
+    akms: PeerSection
+    sae: UserListenSection
+    buffer: BufferSection = BufferSection()
+    request_timeout: float = 10.0
+    """How long an SAE's request may wait for keys before it is answered 503."""
+
+
+class ModuleConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[module]]: one simulated QKD module of a node."""
+
+    link: str
+    address: str
+    """ETSI GS QKD 014 for the KMS."""
+    kme: str
+    peer_kme: str
+    sae: str
+    """The only SAE that it serves: the KMS at this end."""
+    peer_sae: str
+    certificate: str
+    key: str
+    trust: str
+    """PEM: the authority of the KMSs' P-256 certificates."""
+    channel: str
+    """The simulated quantum and sifting channel: a Unix socket or address shared by the two ends."""
+    transmitter: bool
+    """The transmitter makes the bits and listens on the channel."""
+    rate: float
+    """Secret key rate, bits per second."""
+    rate_deviation: float = 0.0
+    """Standard deviation of the rate, bits per second."""
+    qber: float = 0.02
+    """Quantum bit error ratio, 0 to 1."""
+    qber_deviation: float = 0.0
+    block: int = 4_096
+    """Bits that one burst distils."""
+    key_size: int = 256
+    """Bits."""
+    stock: float = 60.0
+    """Seconds of the rate that are in store at start."""
+    capacity: int = 65_536
+    """Keys that the store holds; the oldest drop out."""
+    fixed_rate: bool = False
+    """Even key by key instead of bursts."""
+
+
+class QkdmConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The simulated QKD modules of one node."""
+
+    service: ServiceSection
+    operations: OperationsSection
+    module: list[ModuleConfig]
+
+
+class AaaConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The AAA service."""
+
+    service: ServiceSection
+    identity: IdentitySection
+    listen: ListenSection
+    operations: OperationsSection
+    database: str
+    """SQLAlchemy URL, e.g. ``sqlite:///aaa.db`` (relative to this file)."""
+    grant_key: str
+    """PEM: the ML-DSA-65 key that signs grants."""
+    grant_lifetime: float = 86_400.0
+    grant_allowance: int = 100_000
+    """Keys per grant, less where the quota leaves less."""
+    epoch: float = 3_600.0
+    """Seconds per epoch."""

@@ -1,0 +1,119 @@
+"""Messages between a UKMS and its AKMS; each travels sealed under the access link's keys, in either direction."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from keyhaul.transport.messages.base import Message
+from keyhaul.transport.messages.peer import BatchState, FailureReason
+
+
+class Purpose(StrEnum):
+    """Whether a user waits for the keys; prefetch yields to demand."""
+
+    DEMAND = "demand"
+    PREFETCH = "prefetch"
+
+
+class RequestKeys(Message, kw_only=True):
+    """UKMS to AKMS: keys for this master and these slaves. The caller's identity was verified by the UKMS."""
+
+    request: str
+    master: str
+    slaves: list[str]
+    number: int
+    size: int
+    """Bits of each key."""
+    purpose: Purpose
+    remaining_ms: int
+
+
+class Describe(Message, kw_only=True):
+    """UKMS to AKMS: may this master have keys with these slaves, and on what terms?"""
+
+    master: str
+    slaves: list[str]
+
+
+class Description(Message, kw_only=True):
+    """The terms of a contract as far as the user may know them."""
+
+    target_kme: str
+    """KME ID of the first slave's UKMS."""
+    service_class: str
+    default_size: int
+    minimum_size: int
+    maximum_size: int
+    """Bits."""
+    maximum_keys_per_request: int
+    maximum_additional_slaves: int
+    maximum_stored_keys: int
+    loopback: bool = False
+    valid_ms: int = 60_000
+    """How long the UKMS may rely on this without asking again."""
+
+
+class Push(Message, kw_only=True):
+    """AKMS to UKMS: keys of one batch; the sealed secret is the keys one after the other."""
+
+    batch: str
+    request: str = ""
+    """The request that this answers; empty at slaves."""
+    master: str
+    slaves: list[str]
+    """All slaves of the batch."""
+    held_for: list[str] = []
+    """The slaves at this UKMS whose copies are to be held."""
+    for_master: bool = False
+    """Whether the master is at this UKMS and the keys are released to it."""
+    key_ids: list[UUID]
+    size: int
+    service_class: str
+    lifetime_ms: int
+
+
+class Held(Message, kw_only=True):
+    """The UKMS has the batch durably."""
+
+    batch: str
+    store: str
+    """32 hexadecimal digits: the identity of the UKMS's store; a new one means that what was held is lost."""
+
+
+class DeliveryFailed(Message, kw_only=True):
+    """AKMS to UKMS: a request that will not be served."""
+
+    request: str
+    reason: FailureReason
+    retry_after_ms: int = 0
+
+
+class Settle(Message, kw_only=True):
+    """AKMS to UKMS: these batches are released or void everywhere; they need no reconciling any more."""
+
+    batches: list[str]
+
+
+class Revoke(Message, kw_only=True):
+    """AKMS to UKMS: stop issuing keys to this master for any set that has one of these slaves (empty: any)."""
+
+    master: str
+    slaves: list[str] = []
+
+
+class Revoked(Message, kw_only=True):
+    """The UKMS has durably stopped."""
+
+
+class Report(Message, kw_only=True):
+    """UKMS to AKMS after every new session: the identity of its store and the batches it holds unsettled."""
+
+    store: str
+    unsettled: list[str]
+
+
+class States(Message, kw_only=True):
+    """The UKMS's answer to a query, one state a batch."""
+
+    states: list[BatchState]

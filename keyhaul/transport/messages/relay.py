@@ -1,0 +1,73 @@
+"""Messages that carry CN keys: between an AKMS and the CKMS of its node, and from CKMS to CKMS.
+
+No user, SAE, UKMS or grant is named in any of them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from keyhaul.transport.messages.base import Message
+
+
+class RelayFailure(StrEnum):
+    """Why a batch of CN keys did not arrive."""
+
+    NO_PATH = "no-path"
+    NO_KEYS = "no-keys"
+    UNREACHABLE = "unreachable"
+    DEADLINE = "deadline"
+    BUSY = "busy"
+    REFUSED = "refused"
+
+
+class Forward(Message, kw_only=True):
+    """One hop of a relay; the sealed secret is the CN key bits."""
+
+    label: str
+    """16 hexadecimal digits, new at every hop: what the receiver's forwarding table knows."""
+    reference: str
+    """16 hexadecimal digits, chosen by the sender of this hop, to match the acknowledgement."""
+    batch: str
+    """32 hexadecimal digits: the two AKMSs' name for these CN bits; random, unrelated to any user."""
+    remaining_ms: int
+
+
+class RelayOutcome(msgspec.Struct, omit_defaults=True):
+    """What became of one forwarded batch."""
+
+    reference: str
+    failure: RelayFailure | None = None
+
+
+class Acknowledge(Message, kw_only=True):
+    """Outcomes on their way back, as many as were waiting."""
+
+    outcomes: list[RelayOutcome]
+
+
+class Submit(Message, kw_only=True):
+    """AKMS to the CKMS of its node: carry these bits to that CKMS's AKMS."""
+
+    batch: str
+    destination: str
+    """Service id of the CKMS at the other access node."""
+    bits: bytes
+    service_class: str
+    remaining_ms: int
+
+
+class Outcome(Message, kw_only=True):
+    """CKMS to its AKMS: what became of a submitted batch, end to end."""
+
+    batch: str
+    failure: RelayFailure | None = None
+
+
+class Deliver(Message, kw_only=True):
+    """CKMS to its AKMS: a batch that arrived here."""
+
+    batch: str
+    bits: bytes

@@ -1,0 +1,1 @@
+"""The key management roles: each folder is one service; none imports another."""
