@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 SuiteName = Literal["otp", "aes-256-gcm"]
 
@@ -164,7 +164,7 @@ class PoolSection(Struct, forbid_unknown_fields=True, kw_only=True):
     maximum: int = 131_072
     horizon: float = 4.0
     """Keep this many seconds of the demand seen of late, between minimum and maximum."""
-    batches: list[int] = [512, 4_096, 32_768]
+    batches: list[int] = field(default_factory=lambda: [512, 4_096, 32_768])
     """The few fixed sizes of relayed batches, bytes of CN key."""
 
 
@@ -184,7 +184,7 @@ class AkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     """PEM: AAA's pinned ML-DSA-65 grant key."""
     peer: list[PeerSection] = []
     """Other AKMSs."""
-    pool: PoolSection = PoolSection()
+    pool: PoolSection = field(default_factory=PoolSection)
     key_lifetime: float = 86_400.0
     """Of slave copies; master copies end `guard` earlier."""
     guard: float = 600.0
@@ -226,7 +226,7 @@ class UkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     link: LinkSection
     akms: PeerSection
     sae: UserListenSection
-    buffer: BufferSection = BufferSection()
+    buffer: BufferSection = field(default_factory=BufferSection)
     request_timeout: float = 10.0
     """How long an SAE's request may wait for keys before it is answered 503."""
 
@@ -247,7 +247,7 @@ class ModuleConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     trust: str
     """PEM: the authority of the KMSs' P-256 certificates."""
     channel: str
-    """The simulated quantum and sifting channel: a Unix socket or address shared by the two ends."""
+    """The simulated quantum and sifting channel: path of a Unix socket shared by the two ends."""
     transmitter: bool
     """The transmitter makes the bits and listens on the channel."""
     rate: float

@@ -1,0 +1,194 @@
+"""The network description: the one file that an operator writes, from which `keyhaul network init` makes the rest.
+
+Sizes of keys are bits, rates bits per second, lengths km, error ratios 0 to 1. `description_checks` reads and checks
+it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal
+
+from msgspec import Struct, field
+
+from keyhaul.config.routes import Hop, Routes
+from keyhaul.config.services import SuiteName
+from keyhaul.identity.names import Role
+
+NodeRole = Literal["ukms", "akms", "ckms", "aaa"]
+ServiceClass = Literal["gold", "silver", "bronze"]
+
+
+class NetworkSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[network]: what holds for all of it."""
+
+    name: str
+    domain: str
+    """The domain in every service's name."""
+    loopback: str = "127.16.0.0"
+    """The node of number n has this address plus n, when all run on one machine."""
+    suites: list[SuiteName] = field(default_factory=lambda: ["aes-256-gcm", "otp"])
+    """Protections that links accept, best first, where a link says nothing else."""
+    floor: SuiteName = "aes-256-gcm"
+    assumed_rate: float = 2000.0
+    """Rate of links marked `assumed`, bits per second."""
+
+
+class ModulesSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[modules]: the simulated QKD modules."""
+
+    block: int = 4_096
+    """Bits that one burst distils."""
+    key_size: int = 256
+    stock: float = 60.0
+    """Seconds of the rate that are in store at start."""
+    capacity: int = 65_536
+    """Keys that a module stores."""
+    fixed_rate: bool = False
+
+
+class NodeSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[node]]: a place with services."""
+
+    name: str
+    place: str = ""
+    """For people, e.g. a city."""
+    number: int
+    """Gives the node its loopback address."""
+    roles: list[NodeRole]
+
+
+class LinkDescription(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[link]]: two adjacent nodes with a pair of QKD modules."""
+
+    a: str
+    b: str
+    km: float
+    skr: float | None = None
+    """Secret key rate, bits per second."""
+    skr_deviation: float = 0.0
+    qber: float = 0.02
+    """Quantum bit error ratio, 0 to 1."""
+    qber_deviation: float = 0.0
+    assumed: bool = False
+    """No figures are known: the network's assumed rate is taken."""
+    suites: list[SuiteName] | None = None
+    floor: SuiteName | None = None
+
+    @property
+    def id(self) -> str:
+        """E.g. ``8-9``."""
+        return f"{self.a}-{self.b}"
+
+    @property
+    def hop(self) -> Hop:
+        """The two nodes, in no order."""
+        return frozenset((self.a, self.b))
+
+
+class ContractSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[customer.contract]]: the terms on which a customer's SAEs get keys."""
+
+    name: str
+    service_class: ServiceClass = field(default="silver", name="class")
+    sizes: list[int] = []
+    """Allowed sizes in bits; empty: any multiple of 8 between minimum and maximum."""
+    default_size: int = 256
+    minimum_size: int = 64
+    maximum_size: int = 1024
+    maximum_keys_per_request: int = 128
+    quota: int = 0
+    """Keys a day; 0: no limit."""
+    loopback: bool = False
+    """Whether an SAE may ask for keys that it shares with itself."""
+
+
+class CustomerSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[customer]]: who has contracts."""
+
+    name: str
+    contract: list[ContractSection]
+
+
+class SaeSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[sae]]: an encryptor or program that uses keys."""
+
+    id: str
+    node: str
+    """The node of its UKMS."""
+    customer: str
+    contract: str | None = None
+    """One of the customer's; may be left out where there is one only."""
+    peers: list[str] | None = None
+    """SAEs of the same customer that it may ask keys for; left out: all the others."""
+    loopback: bool = False
+    """Whether it may ask for keys shared with itself; its contract must say so too."""
+
+
+class Description(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    network: NetworkSection
+    modules: ModulesSection = field(default_factory=ModulesSection)
+    node: list[NodeSection]
+    link: list[LinkDescription]
+    customer: list[CustomerSection]
+    sae: list[SaeSection] = []
+
+    def with_role(self, role: Role) -> list[NodeSection]:
+        """The nodes that have a role, in the file's order."""
+        return [node for node in self.node if role in node.roles]
+
+    def node_named(self, name: str) -> NodeSection:
+        """A node by name (KeyError where there is none)."""
+        return {node.name: node for node in self.node}[name]
+
+    def host(self, name: str) -> str:
+        """A node's address on one machine."""
+        return str(ipaddress.IPv4Address(self.network.loopback) + self.node_named(name).number)
+
+    def rate(self, link: LinkDescription) -> float:
+        """A link's secret key rate, bits per second."""
+        return self.network.assumed_rate if link.skr is None else link.skr
+
+    def suites(self, link: LinkDescription) -> tuple[list[SuiteName], SuiteName]:
+        """A link's protections, best first, and its floor."""
+        return link.suites or self.network.suites, link.floor or self.network.floor
+
+    def roles_of(self, link: LinkDescription) -> tuple[Role, Role] | None:
+        """What KMSs a link connects, at its a and b ends; None where the nodes' roles fit no link."""
+        first, second = (self.node_named(name).roles for name in (link.a, link.b))
+        if Role.CKMS in first and Role.CKMS in second:
+            return Role.CKMS, Role.CKMS
+        if Role.UKMS in first and Role.AKMS in second:
+            return Role.UKMS, Role.AKMS
+        if Role.AKMS in first and Role.UKMS in second:
+            return Role.AKMS, Role.UKMS
+        return None
+
+    def carrier(self) -> Routes:
+        """The links between CKMSs."""
+        return Routes(
+            {link.hop: link.km for link in self.link if self.roles_of(link) == (Role.CKMS, Role.CKMS)},
+        )
+
+    def access_node(self, site: str) -> str:
+        """The access node that a site's UKMS is linked to."""
+        for link in self.link:
+            if site in link.hop:
+                (other,) = link.hop - {site}
+                return other
+        raise KeyError(site)
+
+    def contract_of(self, sae: SaeSection) -> ContractSection:
+        """An SAE's contract (KeyError where it has none)."""
+        customer = {customer.name: customer for customer in self.customer}[sae.customer]
+        if sae.contract is None and len(customer.contract) == 1:
+            return customer.contract[0]
+        return {contract.name: contract for contract in customer.contract}[sae.contract or ""]
+
+    def peers_of(self, sae: SaeSection) -> list[str]:
+        """The other SAEs that an SAE may ask keys for, itself not among them."""
+        if sae.peers is not None:
+            return [peer for peer in sae.peers if peer != sae.id]
+        return [other.id for other in self.sae if other.customer == sae.customer and other.id != sae.id]

@@ -1,0 +1,331 @@
+"""From a network description to each service's configuration: a pure function of description and randomness.
+
+Paths are relative to the service's own directory, which `keyhaul.command.init` fills with the files named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from keyhaul.config.description import Description, LinkDescription, NodeSection
+from keyhaul.config.services import (
+    AaaConfig,
+    AkmsConfig,
+    CkmsConfig,
+    ForwardingEntry,
+    IdentitySection,
+    LinkSection,
+    ListenSection,
+    ModuleConfig,
+    ModuleSection,
+    OperationsSection,
+    PathSection,
+    PeerSection,
+    QkdmConfig,
+    ServiceSection,
+    StoreSection,
+    UkmsConfig,
+    UserListenSection,
+)
+from keyhaul.config.subscribers import Contract, Customer, Sae, Site, Subscribers
+from keyhaul.identity.names import NodeId, Role, ServiceName
+from keyhaul.randomness import Source, label
+
+ServiceConfig = UkmsConfig | AkmsConfig | CkmsConfig | AaaConfig | QkdmConfig
+
+PORTS = {Role.CKMS: 7443, Role.AKMS: 7444, Role.AAA: 7445, Role.UKMS: 8443}
+"""Where other services reach a role; at a UKMS, where SAEs do."""
+FIRST_MODULE_PORT = 8014
+METRICS_PORTS = {Role.CKMS: 9443, Role.AKMS: 9444, Role.AAA: 9445, Role.UKMS: 9446, Role.QKDM: 9447}
+
+SOCKET = "socket"
+"""The local socket, in the service's own directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service of the network."""
+
+    name: ServiceName
+    config: ServiceConfig
+    address: str
+    """Where it serves: other services, SAEs (UKMS), or the KMS of its node (first module)."""
+
+    @property
+    def directory(self) -> str:
+        """Its directory, relative to the network's."""
+        return f"nodes/{self.name.node}/{self.name.role}"
+
+
+def services(description: Description, source: Source) -> list[Service]:
+    """Return every service with its configuration, node by node in the description's order."""
+    forwarding = Forwarding(description, source)
+    found = []
+    for node in description.node:
+        for role in (Role.UKMS, Role.AKMS, Role.CKMS, Role.AAA):
+            if role in node.roles:
+                found.append(_kms(description, node, role, forwarding))
+        if any(node.name in link.hop for link in description.link):
+            found.append(_modules(description, node))
+    return found
+
+
+def subscribers(description: Description) -> Subscribers:
+    """Return what AAA has to know."""
+    return Subscribers(
+        customer=[Customer(id=customer.name) for customer in description.customer],
+        contract=[
+            Contract(
+                id=f"{customer.name}/{contract.name}",
+                customer=customer.name,
+                service_class=contract.service_class,
+                sizes=contract.sizes,
+                default_size=contract.default_size,
+                minimum_size=contract.minimum_size,
+                maximum_size=contract.maximum_size,
+                maximum_keys_per_request=contract.maximum_keys_per_request,
+                quota=contract.quota,
+                loopback=contract.loopback,
+            )
+            for customer in description.customer
+            for contract in customer.contract
+        ],
+        site=[
+            Site(ukms=f"ukms-{node.name}", akms=f"akms-{description.access_node(node.name)}", kme=kme(node.name))
+            for node in description.with_role(Role.UKMS)
+        ],
+        sae=[
+            Sae(
+                id=sae.id,
+                ukms=f"ukms-{sae.node}",
+                contract=f"{sae.customer}/{description.contract_of(sae).name}",
+                peers=description.peers_of(sae) + ([sae.id] if sae.loopback else []),
+            )
+            for sae in description.sae
+        ],
+    )
+
+
+class Forwarding:
+    """Paths between all access nodes, and the entry that each hop needs for them; no label occurs twice."""
+
+    def __init__(self, description: Description, source: Source) -> None:
+        self._source = source
+        self._drawn: set[str] = set()
+        self.paths: dict[str, list[PathSection]] = {}
+        """By the node where they start."""
+        self.entries: dict[str, list[ForwardingEntry]] = {}
+        """By the node of the table."""
+        carrier = description.carrier()
+        ends = [node.name for node in description.with_role(Role.AKMS)]
+        for start, end in permutations(ends, 2):
+            for rank, path in enumerate(carrier.ranked(start, end)):
+                self._install(path, rank)
+
+    def _install(self, path: Sequence[str], rank: int) -> None:
+        labels = [self._label() for _ in path[1:]]
+        self.paths.setdefault(path[0], []).append(
+            PathSection(destination=f"ckms-{path[-1]}", rank=rank, next=f"ckms-{path[1]}", label=labels[0])
+        )
+        for place, node in enumerate(path[1:], 1):
+            last = place == len(path) - 1
+            self.entries.setdefault(node, []).append(
+                ForwardingEntry(
+                    label=labels[place - 1],
+                    previous=f"ckms-{path[place - 1]}",
+                    next=None if last else f"ckms-{path[place + 1]}",
+                    next_label=None if last else labels[place],
+                )
+            )
+
+    def _label(self) -> str:
+        while (drawn := label(self._source)) in self._drawn:
+            pass
+        self._drawn.add(drawn)
+        return drawn
+
+
+def kme(site: str) -> str:
+    """The KME ID of the UKMS at a site."""
+    return f"kme-{site}"
+
+
+def module_kme(link: LinkDescription, node: str) -> str:
+    """The KME ID of the module at one end of a link."""
+    (other,) = link.hop - {node}
+    return f"qkdm-{node}-to-{other}"
+
+
+def end(description: Description, link: LinkDescription, node: str) -> ServiceName:
+    """The KMS at one end of a link."""
+    roles = description.roles_of(link)
+    if roles is None:
+        raise ValueError(f"{link.id} connects no two KMSs")
+    return ServiceName(description.network.domain, roles[0] if node == link.a else roles[1], NodeId(node))
+
+
+def _kms(description: Description, node: NodeSection, role: Role, forwarding: Forwarding) -> Service:
+    host = description.host(node.name)
+    address = f"{host}:{PORTS[role]}"
+    name = ServiceName(description.network.domain, role, NodeId(node.name))
+    service = _service(name)
+    identity = IdentitySection(
+        certificate="certificate.pem",
+        key="key.pem",
+        trust="trust.pem",
+        crl="crl.pem",
+        classic_certificate="classic-certificate.pem",
+        classic_key="classic-key.pem",
+        link_key=None if role is Role.AAA else "link-key.pem",
+    )
+    listen = ListenSection(address=address)
+    operations = _operations(host, role)
+    store = StoreSection(path="store.db", key_file="store.key")
+    links = [_link(description, link, name) for link in _links_of(description, name)]
+    config: ServiceConfig
+    match role:
+        case Role.CKMS:
+            config = CkmsConfig(
+                service=service,
+                identity=identity,
+                listen=listen,
+                operations=operations,
+                store=store,
+                link=links,
+                akms=_peer(description, Role.AKMS, node.name) if Role.AKMS in node.roles else None,
+                path=forwarding.paths.get(node.name, []),
+                entry=forwarding.entries.get(node.name, []),
+            )
+        case Role.AKMS:
+            (data_centre,) = description.with_role(Role.AAA)
+            others = [other.name for other in description.with_role(Role.AKMS) if other is not node]
+            config = AkmsConfig(
+                service=service,
+                identity=identity,
+                listen=listen,
+                operations=operations,
+                store=store,
+                link=links,
+                ckms=_peer(description, Role.CKMS, node.name),
+                aaa=_peer(description, Role.AAA, data_centre.name),
+                aaa_key="aaa-key.pem",
+                peer=[_peer(description, Role.AKMS, other) for other in others],
+            )
+        case Role.UKMS:
+            config = UkmsConfig(
+                service=service,
+                identity=identity,
+                operations=operations,
+                store=store,
+                link=links[0],
+                akms=_peer(description, Role.AKMS, description.access_node(node.name)),
+                sae=UserListenSection(
+                    address=address,
+                    kme=kme(node.name),
+                    certificate="sae-certificate.pem",
+                    key="sae-key.pem",
+                    trust="saes.pem",
+                    crl="saes-crl.pem",
+                ),
+            )
+        case _:
+            config = AaaConfig(
+                service=service,
+                identity=identity,
+                listen=listen,
+                operations=operations,
+                database="sqlite:///aaa.db",
+                grant_key="grant-key.pem",
+            )
+    return Service(name, config, address)
+
+
+def _modules(description: Description, node: NodeSection) -> Service:
+    name = ServiceName(description.network.domain, Role.QKDM, NodeId(node.name))
+    host = description.host(node.name)
+    modules = []
+    for link in description.link:
+        if node.name not in link.hop:
+            continue
+        (other,) = link.hop - {node.name}
+        modules.append(
+            ModuleConfig(
+                link=link.id,
+                address=f"{host}:{_module_port(description, link, node.name)}",
+                kme=module_kme(link, node.name),
+                peer_kme=module_kme(link, other),
+                sae=end(description, link, node.name).id,
+                peer_sae=end(description, link, other).id,
+                certificate=f"modules/{link.id}/certificate.pem",
+                key=f"modules/{link.id}/key.pem",
+                trust="services.pem",
+                channel=channel(link),
+                transmitter=node.name == link.a,
+                rate=float(description.rate(link)),
+                rate_deviation=float(link.skr_deviation),
+                qber=link.qber,
+                qber_deviation=link.qber_deviation,
+                block=description.modules.block,
+                key_size=description.modules.key_size,
+                stock=description.modules.stock,
+                capacity=description.modules.capacity,
+                fixed_rate=description.modules.fixed_rate,
+            )
+        )
+    config = QkdmConfig(service=_service(name), operations=_operations(host, Role.QKDM), module=modules)
+    return Service(name, config, modules[0].address)
+
+
+def channel(link: LinkDescription) -> str:
+    """The Unix socket between a link's two simulated modules, relative to a service's directory."""
+    return f"../../../run/{link.id}.sock"
+
+
+def _module_port(description: Description, link: LinkDescription, node: str) -> int:
+    here = [other.id for other in description.link if node in other.hop]
+    return FIRST_MODULE_PORT + here.index(link.id)
+
+
+def _links_of(description: Description, name: ServiceName) -> list[LinkDescription]:
+    return [link for link in description.link if name.node in link.hop and end(description, link, name.node) == name]
+
+
+def _link(description: Description, link: LinkDescription, own: ServiceName) -> LinkSection:
+    (other,) = link.hop - {own.node}
+    neighbour = end(description, link, other)
+    first = end(description, link, link.a)
+    access = Role.UKMS in (own.role, neighbour.role)
+    suites, floor = description.suites(link)
+    host = description.host(own.node)
+    return LinkSection(
+        id=link.id,
+        neighbour=neighbour.id,
+        address=None if neighbour.role is Role.UKMS else f"{description.host(other)}:{PORTS[neighbour.role]}",
+        initiator=own.role is Role.UKMS if access else own == first,
+        peer_link_key=f"links/{link.id}/neighbour.pem",
+        bootstrap=f"links/{link.id}/bootstrap",
+        suites=suites,
+        floor=floor,
+        rate=max(1, round(description.rate(link))),
+        module=ModuleSection(
+            url=f"https://{host}:{_module_port(description, link, own.node)}",
+            trust="modules.pem",
+            kme=module_kme(link, own.node),
+            sae=own.id,
+            peer_sae=neighbour.id,
+        ),
+    )
+
+
+def _peer(description: Description, role: Role, node: str) -> PeerSection:
+    return PeerSection(service=f"{role}-{node}", address=f"{description.host(node)}:{PORTS[role]}")
+
+
+def _service(name: ServiceName) -> ServiceSection:
+    return ServiceSection(domain=name.domain, role=name.role.value, node=name.node)
+
+
+def _operations(host: str, role: Role) -> OperationsSection:
+    return OperationsSection(metrics=f"{host}:{METRICS_PORTS[role]}", socket=SOCKET)
