@@ -43,6 +43,12 @@ class DirectionReport(msgspec.Struct, omit_defaults=True):
     last_block: int
     """Highest block number that this end ever recorded."""
     blocks: list[BlockReport] = []
+    control_floor: int = 0
+    """Sender: nothing at or above this offset was ever used; after a start this is its bound. Receiver: 0."""
+    payload_floor: int = 0
+    control_end: int = 0
+    """Greatest end of a block of that stream that this end ever recorded, burned ones included."""
+    payload_end: int = 0
 
 
 class Hello(Message, kw_only=True):
@@ -55,6 +61,8 @@ class Hello(Message, kw_only=True):
     """16 random bytes, new at every start of the process."""
     peer_incarnation: bytes = b""
     """In the reply: the initiator's incarnation."""
+    answers: bytes = b""
+    """In the reply: SHA-256 of the body that it answers."""
     lane: int = 0
     suites: list[str]
     """Protections that the sender accepts at this moment, best first; its floor is already applied."""
@@ -87,11 +95,18 @@ class Establish(Message, kw_only=True):
 class Established(Message, kw_only=True):
     """The responder has switched to the new session."""
 
+    proof: bytes = b""
+    """32 bytes derived from the session's secrets: only the responder of this very session knows them."""
+
 
 class Wake(Message, kw_only=True):
     """The responder's request that the initiator establish a session; it decides nothing by itself."""
 
     link: str
+    nonce: bytes = b""
+    """16 random bytes, so that a repeated one is known."""
+    signature: bytes = b""
+    """By the responder's ML-DSA-65 link key."""
 
 
 class SealedHeader(msgspec.Struct, omit_defaults=True):
@@ -114,6 +129,12 @@ class SealedHeader(msgspec.Struct, omit_defaults=True):
     """Byte offset in the stream where this message's pad, or its AEAD key, begins."""
     answers: int = -1
     """Sequence number (in the opposite direction) of the request that this message answers."""
+    request_session: bytes = b""
+    """The session of that request, where it is another than this message's: an answer outlives a change of session."""
+    session: bytes = b""
+    """The first 16 bytes of the SHA-256 of the transcript that made the session."""
+    key: int = 0
+    """Control offset of the hash key, for suites that have one besides the message's own pad."""
 
 
 class Sealed(Message, kw_only=True):
@@ -147,6 +168,8 @@ class LinkControl(Message, kw_only=True):
     """Blocks that the sender has burned and the receiver must."""
     finished_below: int = 0
     """Payload offset below which nothing is in flight any more."""
+    control_finished_below: int = 0
+    """The same of the control stream."""
     suite: str = ""
     """A protection to change to, from the next message on; empty: no change."""
     suite_epoch: int = 0

@@ -58,6 +58,9 @@ class Submit(Message, kw_only=True):
     service_class: str
     remaining_ms: int
 
+    def __repr__(self) -> str:
+        return f"Submit(batch={self.batch}, destination={self.destination}, bits=<{8 * len(self.bits)} bits>)"
+
 
 class Outcome(Message, kw_only=True):
     """CKMS to its AKMS: what became of a submitted batch, end to end."""
@@ -71,3 +74,6 @@ class Deliver(Message, kw_only=True):
 
     batch: str
     bits: bytes
+
+    def __repr__(self) -> str:
+        return f"Deliver(batch={self.batch}, bits=<{8 * len(self.bits)} bits>)"

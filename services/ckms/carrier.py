@@ -1,0 +1,336 @@
+"""The asyncio driver of the relay: links to the neighbours, calls to the AKMS of this node.
+
+A handler applies the relay's transition and returns; what is to be sent is sent by a task of its own, of which
+there is a bounded number for each neighbour and for the AKMS. Bits live in that task's frame and are gone with it,
+as soon as the next hop's transport took them. Nothing on this path touches a store but what the link itself does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+from keyhaul.identity.names import ServiceName
+from keyhaul.link.interface import LinkCalls, SealedHandler
+from keyhaul.transport.interface import Calls, Peer, Routes
+from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
+from keyhaul.transport.messages.relay import Acknowledge, Deliver, Forward, Outcome, RelayFailure, Submit
+from keyhaul.transport.operations import (
+    CARRIER_DELIVER,
+    CARRIER_OUTCOME,
+    CARRIER_SUBMIT,
+    RELAY_ACKNOWLEDGE,
+    RELAY_FORWARD,
+    Operation,
+    Reply,
+    Request,
+)
+from services.ckms.relay import DeliverBatch, Effect, Relay, SendAcknowledge, SendForward, TellOutcome
+
+FORWARDS_PER_NEIGHBOUR = 256
+"""Batches that wait for one neighbour's transport at a time; more fail as busy."""
+
+DELIVERIES = 256
+"""Batches that wait for this node's AKMS at a time; more fail as busy."""
+
+OUTCOMES = 4_096
+"""Outcomes that wait for this node's AKMS at a time; the oldest of more are lost, and counted."""
+
+OUTCOME_PATIENCE = 30.0
+"""Seconds for which an outcome is offered to an AKMS that cannot be reached."""
+
+ACKNOWLEDGEMENTS_WAITING = 8_192
+"""Per neighbour; the oldest of more are lost, and counted."""
+
+ACKNOWLEDGEMENTS_PER_MESSAGE = 512
+CALL_DEADLINE = 5.0
+"""Seconds for one attempt at an acknowledgement or outcome."""
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 1.0
+"""Seconds between attempts."""
+
+TICK = 0.05
+"""Seconds between looks for what is late, while anything is in flight."""
+
+DOWN_GRACE = 0.15
+"""Seconds for which a link may be down before what was sent over it counts as failed."""
+
+OTP_TAG = 16
+"""Bytes of pad that a one-time MAC uses beside the bits."""
+
+_FAILURES = {
+    ErrorCode.EXHAUSTED: RelayFailure.NO_KEYS,
+    ErrorCode.DEADLINE: RelayFailure.DEADLINE,
+    ErrorCode.BUSY: RelayFailure.BUSY,
+    ErrorCode.UNREACHABLE: RelayFailure.UNREACHABLE,
+}
+
+
+class RelayLinks(Protocol):
+    """The links of this service, as the carrier uses them (`keyhaul.link.links.Links`)."""
+
+    def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:
+        """Serve a sealed operation on all links."""
+        ...
+
+    def to(self, service_id: str) -> LinkCalls:
+        """The link to that neighbour; raises KeyError where there is none."""
+        ...
+
+
+class Carrier:
+    """Carries batches between the links and the AKMS of this node.
+
+    `serve` registers its handlers; `run` must be running for them to take anything.
+
+    Args:
+        relay: what is in flight.
+        links: the links to the neighbours.
+        akms: calls to the AKMS of this node, None where there is none.
+        clock: seconds, monotonic.
+        pause: waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        links: RelayLinks,
+        akms: Calls | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.acknowledgements_lost = 0
+        self.outcomes_lost = 0
+        self._relay = relay
+        self._links = links
+        self._akms = akms
+        self._clock = clock
+        self._pause = pause
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._stop = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._forwarding: dict[str, int] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._down_since: dict[str, float] = {}
+        self._delivering = 0
+        self._telling = 0
+        self._returning: dict[str, deque[SendAcknowledge]] = {}
+        self._flushing: set[str] = set()
+
+    def serve(self, routes: Routes) -> None:
+        """Register the handlers of the links, and of the AKMS's submissions where there is one."""
+        self._links.serve(RELAY_FORWARD, self._on_forward)
+        self._links.serve(RELAY_ACKNOWLEDGE, self._on_acknowledge)
+        if self._akms is not None:
+            routes.add(CARRIER_SUBMIT, self._on_submit)
+
+    async def run(self) -> None:
+        """Own all tasks and the deadlines, until `close`; an unexpected exception in any task ends it."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            watch = group.create_task(self._watch_deadlines(), name="carrier-deadlines")
+            await self._stop.wait()
+            self._group = None
+            watch.cancel()
+            for task in self._tasks:
+                task.cancel()
+
+    async def drain(self, seconds: float) -> bool:
+        """Refuse what is new and wait for what is in flight; return whether all of it ended in time."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                while self._relay.in_flight or self._tasks:
+                    await asyncio.wait(self._tasks, timeout=TICK) if self._tasks else await asyncio.sleep(TICK)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End `run`; what is still in flight is dropped."""
+        self._draining = True
+        self._stop.set()
+
+    def ready(self, neighbour: str, length: int) -> bool:
+        """Whether the link to a neighbour is up and, under `otp`, has pads for so many bytes now."""
+        link = self._links.to(neighbour)
+        if not link.up:
+            return False
+        status = link.status()
+        return status.suite != "otp" or status.outgoing.payload_available >= length + OTP_TAG
+
+    async def _on_submit(self, peer: Peer, request: Submit) -> Accepted:
+        if self._akms is None or peer.name != self._akms.peer:
+            raise ServiceError(ErrorCode.FORBIDDEN, "only the AKMS of this node submits here")
+        if self._draining or self._group is None:
+            raise ServiceError(ErrorCode.UNREACHABLE, "this service is stopping")
+        self._apply(self._relay.submit(request, self.ready, self._clock()))
+        return Accepted()
+
+    async def _on_forward(self, neighbour: ServiceName, request: Forward, secret: bytes) -> tuple[None, bytes]:
+        if self._draining:
+            self._apply(self._relay.refuse(neighbour.id, request, RelayFailure.UNREACHABLE, self._clock()))
+        else:
+            self._apply(self._relay.forward(neighbour.id, request, secret, self._clock()))
+        return None, b""
+
+    async def _on_acknowledge(self, neighbour: ServiceName, request: Acknowledge, _: bytes) -> tuple[None, bytes]:
+        self._apply(self._relay.acknowledge(neighbour.id, request, self._clock()))
+        return None, b""
+
+    def _apply(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendForward():
+                    self._begin_forward(effect)
+                case DeliverBatch():
+                    self._begin_delivery(effect)
+                case SendAcknowledge():
+                    self._return(effect)
+                case TellOutcome():
+                    self._begin_telling(effect)
+        self._taken.set()
+
+    def _begin_forward(self, effect: SendForward) -> None:
+        waiting = self._forwarding.get(effect.neighbour, 0)
+        if waiting >= FORWARDS_PER_NEIGHBOUR or self._group is None:
+            self._apply(self._relay.failed(effect.message.reference, RelayFailure.BUSY, self._clock()))
+            return
+        self._forwarding[effect.neighbour] = waiting + 1
+        task = self._begin(self._forward(effect), "carrier-forward")
+        self._sending[effect.message.reference] = task
+
+    async def _forward(self, effect: SendForward) -> None:
+        try:
+            remaining = self._remaining(effect.deadline)
+            await self._links.to(effect.neighbour).send(RELAY_FORWARD, effect.message, effect.bits, deadline=remaining)
+        except ServiceError as error:
+            failure = _FAILURES.get(error.code, RelayFailure.UNREACHABLE)
+            self._apply(self._relay.failed(effect.message.reference, failure, self._clock()))
+        finally:
+            self._forwarding[effect.neighbour] -= 1
+            self._sending.pop(effect.message.reference, None)
+
+    def _remaining(self, deadline: float) -> float:
+        remaining = deadline - self._clock()
+        if remaining <= 0:
+            raise ServiceError(ErrorCode.DEADLINE)
+        return remaining
+
+    def _begin_delivery(self, effect: DeliverBatch) -> None:
+        if self._delivering >= DELIVERIES or self._group is None:
+            self._apply(self._relay.finished(effect.reference, RelayFailure.BUSY, self._clock()))
+            return
+        self._delivering += 1
+        self._begin(self._deliver(effect), "carrier-deliver")
+
+    async def _deliver(self, effect: DeliverBatch) -> None:
+        assert self._akms is not None  # the table has no entry that delivers here without one
+        failure: RelayFailure | None = None
+        try:
+            message = Deliver(batch=effect.batch, bits=effect.bits)
+            await self._akms.call(CARRIER_DELIVER, message, deadline=self._remaining(effect.deadline))
+        except ServiceError as error:
+            failure = _FAILURES.get(error.code, RelayFailure.REFUSED)
+        finally:
+            self._delivering -= 1
+        self._apply(self._relay.finished(effect.reference, failure, self._clock()))
+
+    def _begin_telling(self, effect: TellOutcome) -> None:
+        if self._telling >= OUTCOMES or self._group is None:
+            self.outcomes_lost += 1
+            return
+        self._telling += 1
+        self._begin(self._tell(effect), "carrier-outcome")
+
+    async def _tell(self, effect: TellOutcome) -> None:
+        assert self._akms is not None  # only the AKMS submits
+        given_up = self._clock() + OUTCOME_PATIENCE
+        pause = FIRST_PAUSE
+        try:
+            while True:
+                try:
+                    message = Outcome(batch=effect.batch, failure=effect.failure)
+                    await self._akms.call(CARRIER_OUTCOME, message, deadline=CALL_DEADLINE)
+                    return
+                except ServiceError as error:
+                    if self._draining or error.code not in _FAILURES or self._clock() + pause >= given_up:
+                        self.outcomes_lost += 1
+                        return
+                await self._pause(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self._telling -= 1
+
+    def _return(self, effect: SendAcknowledge) -> None:
+        waiting = self._returning.setdefault(effect.neighbour, deque())
+        if len(waiting) >= ACKNOWLEDGEMENTS_WAITING:
+            waiting.popleft()
+            self.acknowledgements_lost += 1
+        waiting.append(effect)
+        if effect.neighbour not in self._flushing and self._group is not None:
+            self._flushing.add(effect.neighbour)
+            self._begin(self._flush(effect.neighbour, waiting), "carrier-acknowledge")
+
+    async def _flush(self, neighbour: str, waiting: deque[SendAcknowledge]) -> None:
+        """Send what waits; what gathers while one message is under way goes together in the next."""
+        link = self._links.to(neighbour)
+        pause = FIRST_PAUSE
+        try:
+            while waiting:
+                taken = [waiting.popleft() for _ in range(min(len(waiting), ACKNOWLEDGEMENTS_PER_MESSAGE))]
+                try:
+                    message = Acknowledge(outcomes=[one.outcome for one in taken])
+                    await link.send(RELAY_ACKNOWLEDGE, message, deadline=CALL_DEADLINE)
+                    pause = FIRST_PAUSE
+                except ServiceError:
+                    useful = math.inf if self._draining else self._clock() + pause
+                    again = [one for one in taken if one.deadline > useful]
+                    self.acknowledgements_lost += len(taken) - len(again)
+                    waiting.extendleft(reversed(again))
+                    await self._pause(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self._flushing.discard(neighbour)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        assert self._group is not None
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            if self._relay.next_deadline() is None:
+                self._taken.clear()
+                await self._taken.wait()
+            await asyncio.sleep(TICK)
+            now = self._clock()
+            effects = self._relay.expire(now)
+            for neighbour in self._lost(now):
+                effects += self._relay.lost(neighbour, now)
+            if effects:
+                self._drop_settled()
+            self._apply(effects)
+
+    def _lost(self, now: float) -> list[str]:
+        """Neighbours that something waits for and whose link has been down for longer than the grace."""
+        awaited = self._relay.awaited()
+        down = {neighbour for neighbour in awaited if not self._links.to(neighbour).up}
+        self._down_since = {neighbour: self._down_since.get(neighbour, now) for neighbour in down}
+        return [neighbour for neighbour, since in self._down_since.items() if now - since >= DOWN_GRACE]
+
+    def _drop_settled(self) -> None:
+        """End sending, with its bits, what has failed meanwhile."""
+        for reference, task in self._sending.items():
+            if not self._relay.waits(reference):
+                task.cancel()

@@ -1,0 +1,43 @@
+"""What is counted at a carrier KMS; read from the relay's own figures only when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from services.ckms.carrier import Carrier
+from services.ckms.relay import Relay
+
+
+class CarrierCollector(Collector):
+    """The relay's and the carrier's figures as metrics."""
+
+    def __init__(self, relay: Relay, carrier: Carrier) -> None:
+        self._relay = relay
+        self._carrier = carrier
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric with its present value."""
+        counts = self._relay.counts
+        yield CounterMetricFamily("keyhaul_ckms_submitted", "Batches taken from the AKMS", value=counts.submitted)
+        yield CounterMetricFamily("keyhaul_ckms_forwarded", "Batches sent to a next hop", value=counts.forwarded)
+        yield CounterMetricFamily("keyhaul_ckms_forwarded_bytes", "CN key bytes sent on", value=counts.bytes)
+        yield CounterMetricFamily("keyhaul_ckms_delivered", "Batches that the AKMS took", value=counts.delivered)
+        yield CounterMetricFamily("keyhaul_ckms_duplicates", "Batches that came twice", value=counts.duplicates)
+        yield CounterMetricFamily(
+            "keyhaul_ckms_stray_acknowledgements", "Acknowledgements for nothing in flight", value=counts.strays
+        )
+        failures = CounterMetricFamily("keyhaul_ckms_failures", "Batches that failed, by reason", labels=["reason"])
+        for reason, number in counts.failures.items():
+            failures.add_metric([reason.value], number)
+        yield failures
+        lost = CounterMetricFamily("keyhaul_ckms_lost", "Answers that nobody took in time", labels=["answer"])
+        lost.add_metric(["acknowledgement"], self._carrier.acknowledgements_lost)
+        lost.add_metric(["outcome"], self._carrier.outcomes_lost)
+        yield lost
+        yield GaugeMetricFamily(
+            "keyhaul_ckms_in_flight", "Batches that wait for their outcome", value=self._relay.in_flight
+        )

@@ -1,0 +1,195 @@
+"""The role `ckms`: one carrier KMS as a process, its parts wired to sockets, store and files."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
+from sqlalchemy import MetaData
+
+from keyhaul.config.loader import resolve
+from keyhaul.config.services import CkmsConfig, ForwardingEntry, LinkSection, PathSection
+from keyhaul.identity.errors import IdentityError
+from keyhaul.identity.files import ServiceIdentity
+from keyhaul.identity.keys import load_link_public
+from keyhaul.identity.names import MalformedName, ServiceName, node_id
+from keyhaul.identity.names import Role as ServiceRole
+from keyhaul.link.links import Links
+from keyhaul.link.tables import add_link_tables
+from keyhaul.randomness import random_bytes
+from keyhaul.runtime.interface import Role, Runtime, StartError
+from keyhaul.store.embedded import EmbeddedStore
+from keyhaul.store.interface import Schema
+from keyhaul.transport.channel import Channel
+from keyhaul.transport.etsi014 import Client014
+from keyhaul.transport.interface import Routes
+from keyhaul.transport.listener import Listener
+from keyhaul.transport.tls import classic_client, service_client, service_server
+from services.ckms.carrier import Carrier
+from services.ckms.choice import PathChoice
+from services.ckms.commands import Answers
+from services.ckms.forwarding import Entry, ForwardingTable, Hop, InvalidForwarding, PathLabel
+from services.ckms.forwarding import Path as CarrierPath
+from services.ckms.metrics import CarrierCollector
+from services.ckms.relay import Relay
+
+DRAIN = 2.5
+"""Seconds for what is in flight when the service is stopped; the rest of its time is for closing."""
+
+FLUSH = 0.3
+"""Seconds for the last refusals to reach the neighbours, once the service does not listen any more."""
+
+_METADATA = MetaData()
+add_link_tables(_METADATA)
+SCHEMA = Schema("ckms", 1, _METADATA)
+
+
+class CkmsRole:
+    """Runs one carrier KMS."""
+
+    name = "ckms"
+    config: type[Any] = CkmsConfig
+
+    async def run(self, config: CkmsConfig, directory: Path, runtime: Runtime, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then refuse what is new and finish what is in flight.
+
+        Raises:
+            StartError: the identity, a key, the forwarding table or the address cannot be used.
+            StoreError: the store cannot be.
+        """
+        own = _name(config.service.domain, f"ckms-{config.service.node}")
+        table = _forwarding(own, config)
+        try:
+            identity = ServiceIdentity.load(config.identity, directory, own)
+            link_key = identity.link_key()
+            peer_keys = [load_link_public(resolve(directory, link.peer_link_key)) for link in config.link]
+        except IdentityError as error:
+            raise StartError(str(error)) from None
+        async with AsyncExitStack() as closing:
+            store = await EmbeddedStore.open(config.store, directory, SCHEMA)
+            closing.push_async_callback(store.close)
+            routes = Routes()
+            links = Links(own, routes, store, link_key, runtime, directory=directory)
+            channels = await _join(own, config, directory, identity, links, peer_keys, runtime, closing)
+            choice = PathChoice()
+            relay = Relay(table, choice, random_bytes)
+            akms = channels[config.akms.service] if config.akms is not None else None
+            carrier = Carrier(relay, links, akms)
+            carrier.serve(routes)
+            runtime.registry.register(CarrierCollector(relay, carrier))
+            Answers(links, table, choice).register(runtime)
+            runtime.health(lambda: _health(links, relay, akms))
+            running = runtime.task(carrier.run(), "carrier")
+            listener = Listener(
+                own,
+                config.listen.address,
+                service_server(identity),
+                routes,
+                registry=runtime.registry,
+                alarm=runtime.alarm,
+            )
+            closing.push_async_callback(links.close)
+            await links.start()
+            closing.push_async_callback(listener.close)
+            try:
+                await listener.start()
+            except OSError as error:
+                raise StartError(error.strerror or str(error)) from None
+            runtime.ready()
+            await stop.wait()
+            await carrier.drain(DRAIN)
+            await listener.close()
+            await carrier.drain(FLUSH)
+            carrier.close()
+            await running
+
+
+async def _join(
+    own: ServiceName,
+    config: CkmsConfig,
+    directory: Path,
+    identity: ServiceIdentity,
+    links: Links,
+    peer_keys: list[MLDSA65PublicKey],
+    runtime: Runtime,
+    closing: AsyncExitStack,
+) -> dict[str, Channel]:
+    """Dial the neighbours and the AKMS of this node, and make a link to each neighbour; return who is dialled."""
+    tls = service_client(identity)
+    channels: dict[str, Channel] = {}
+    for section, peer_key in zip(config.link, peer_keys, strict=True):
+        if section.address is None:
+            raise StartError(f"link {section.id}: a CKMS dials its neighbours: give the neighbour's address")
+        neighbour = _name(own.domain, section.neighbour)
+        channel = Channel(own, neighbour, section.address, tls, registry=runtime.registry)
+        channels[section.neighbour] = channel
+        module = _module(section, directory, identity)
+        closing.push_async_callback(module.close)
+        links.add(section, channel, peer_key, module)
+    if config.akms is not None:
+        akms = _name(own.domain, config.akms.service)
+        channels[config.akms.service] = Channel(own, akms, config.akms.address, tls, registry=runtime.registry)
+    for channel in channels.values():
+        closing.push_async_callback(channel.close)
+        await channel.start()
+    return channels
+
+
+def _forwarding(own: ServiceName, config: CkmsConfig) -> ForwardingTable:
+    neighbours = [link.neighbour for link in config.link]
+    table = ForwardingTable(own.id, neighbours, delivers=config.akms is not None)
+    if config.path and config.akms is None:
+        raise StartError("paths start only where an AKMS is: give the table [akms], or take out [[path]]")
+    try:
+        table.replace(map(_entry, config.entry), map(_path, config.path))
+    except InvalidForwarding as error:
+        raise StartError("the forwarding table has errors:\n" + "\n".join(error.errors)) from None
+    return table
+
+
+def _entry(section: ForwardingEntry) -> Entry:
+    if (section.next is None) != (section.next_label is None):
+        raise StartError(f"entry {section.label} from {section.previous}: next and next_label belong together")
+    onward = None
+    if section.next is not None and section.next_label is not None:
+        onward = Hop(section.next, PathLabel(section.next_label))
+    return Entry(PathLabel(section.label), section.previous, onward)
+
+
+def _path(section: PathSection) -> CarrierPath:
+    return CarrierPath(section.destination, section.rank, Hop(section.next, PathLabel(section.label)))
+
+
+def _name(domain: str, service: str) -> ServiceName:
+    """A service's name from its id, e.g. ``ckms-8``."""
+    role, _, node = service.partition("-")
+    try:
+        return ServiceName(domain, ServiceRole(role), node_id(node))
+    except (ValueError, MalformedName):
+        raise StartError(f"{service!r} is not a service id, e.g. ckms-8") from None
+
+
+def _module(section: LinkSection, directory: Path, identity: ServiceIdentity) -> Client014:
+    if identity.classic_certificate is None or identity.classic_key is None:
+        raise StartError("the QKD modules need classic_certificate and classic_key in the table [identity]")
+    trust = resolve(directory, section.module.trust)
+    tls = classic_client(identity.classic_certificate, identity.classic_key, trust)
+    try:
+        return Client014(section.module.url, tls, expected_kme=section.module.kme)
+    except ValueError as error:
+        raise StartError(f"link {section.id}: {error}") from None
+
+
+def _health(links: Links, relay: Relay, akms: Channel | None) -> dict[str, Any]:
+    return {
+        "links_up": [link.id for link in links.all() if link.up],
+        "links_down": [link.id for link in links.all() if not link.up],
+        "akms_connected": akms.connected if akms is not None else None,
+        "in_flight": relay.in_flight,
+    }
+
+
+ROLE: Role = CkmsRole()
