@@ -55,7 +55,7 @@ class Site:
         self._thread.join()
 
     def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(sae, ["--network", str(self.directory), "--as", "sae-1", *arguments])
+        return CliRunner().invoke(sae, [*arguments, "--network", str(self.directory), "--as", "sae-1"])
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -147,8 +147,8 @@ def test_exhaustion_ends_with_75_and_tells_when_to_retry(site: Site) -> None:
 def test_an_unreachable_or_wrong_kme_ends_with_69(site: Site) -> None:
     certificate, key, ca = map(str, site.files)
     files = ["--cert", certificate, "--key", key, "--ca", ca]
-    assert CliRunner().invoke(sae, ["--url", "https://127.0.0.1:1", *files, "status", "s"]).exit_code == 69
-    wrong = CliRunner().invoke(sae, ["--url", site.url, *files, "--kme", "kme-2", "status", "s"])
+    assert CliRunner().invoke(sae, ["status", "s", "--url", "https://127.0.0.1:1", *files]).exit_code == 69
+    wrong = CliRunner().invoke(sae, ["status", "s", "--url", site.url, *files, "--kme", "kme-2"])
     assert wrong.exit_code == 69
     assert "kme-2" in wrong.output
     assert site.requests == []
@@ -188,17 +188,17 @@ def test_incomplete_access_is_wrong_usage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(sae, [*arguments, "get-key", "sae-2"])
+    result = CliRunner().invoke(sae, ["get-key", "sae-2", *arguments])
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
 
 
 def test_an_unknown_sae_and_missing_files_are_wrong_usage(site: Site, tmp_path: Path) -> None:
-    unknown = CliRunner().invoke(sae, ["--network", str(site.directory), "--as", "x", "get-key", "sae-2"])
+    unknown = CliRunner().invoke(sae, ["get-key", "sae-2", "--network", str(site.directory), "--as", "x"])
     assert unknown.exit_code == 2
     assert "sae-1" in unknown.output
     missing = str(tmp_path / "missing.pem")
     files = ["--cert", missing, "--key", missing, "--ca", missing]
-    absent = CliRunner().invoke(sae, ["--url", site.url, *files, "get-key", "sae-2"])
+    absent = CliRunner().invoke(sae, ["get-key", "sae-2", "--url", site.url, *files])
     assert absent.exit_code == 2
     assert "missing.pem" in absent.output
