@@ -1,0 +1,292 @@
+"""CN keys over the carrier: the maker's pools kept filled, the consumer's copies confirmed.
+
+Thin driver of `cn_pool` and `cn_store` over the own CKMS (bits) and the other AKMS (names and checks). The CKMS sees
+a destination, a random name and a class; no user, request or grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+from keyhaul.config.services import PoolSection
+from keyhaul.identity.names import Role, ServiceName
+from keyhaul.randomness import Source
+from keyhaul.runtime.interface import Runtime
+from keyhaul.transport.interface import Calls, Peer
+from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
+from keyhaul.transport.messages.peer import Announce, CnRange, Confirm, Confirmed
+from keyhaul.transport.messages.relay import Deliver, Outcome, Submit
+from keyhaul.transport.operations import CARRIER_SUBMIT, PEER_ANNOUNCE, PEER_CONFIRM
+from services.akms.cn_batch import CnBatch
+from services.akms.cn_pool import UNCONFIRMED_SECONDS, MakerPool, Taken
+from services.akms.cn_store import Arrived, CnStore, RefusedBatch
+from services.akms.metrics import Metrics
+from services.akms.tasks import Tasks
+
+_CONFIRM_ATTEMPTS = 3
+_IDLE_SECONDS = 1.0
+
+
+class Carrier:
+    """CN bits of one AKMS, as maker and as consumer."""
+
+    def __init__(
+        self,
+        ckms: Calls,
+        peers: Mapping[str, Calls],
+        settings: PoolSection,
+        runtime: Runtime,
+        tasks: Tasks,
+        metrics: Metrics,
+        source: Source,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ckms = ckms
+        self._peers = peers
+        self._settings = settings
+        self._runtime = runtime
+        self._tasks = tasks
+        self._metrics = metrics
+        self._source = source
+        self._clock = clock
+        self._pools: dict[tuple[str, str], MakerPool] = {}
+        self._futures: dict[tuple[str, str, int], asyncio.Future[Taken]] = {}
+        self._made: dict[str, tuple[str, str]] = {}
+        self._store = CnStore()
+        self._arrival = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def take(self, peer: str, service_class: str, count: int, deadline: float) -> Taken:
+        """Return `count` bytes that the peer confirmed and that nobody else ever gets.
+
+        Args:
+            peer: service id of the consuming AKMS.
+            service_class: whose pool.
+            count: bytes.
+            deadline: seconds from now.
+
+        Raises:
+            ServiceError: exhausted, when the carrier brought too few in time.
+        """
+        key = (peer, service_class)
+        pool = self._pool(key)
+        ticket = pool.ask(count, self._clock())
+        future: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._futures[*key, ticket] = future
+        self._pump(key)
+        try:
+            async with asyncio.timeout(deadline):
+                return await future
+        except TimeoutError:
+            raise ServiceError(ErrorCode.EXHAUSTED, "no CN bits in time", retry_after_ms=1000) from None
+        finally:
+            pool.forget(ticket)
+            self._futures.pop((*key, ticket), None)
+
+    def troubled(self, peer: str, service_class: str) -> bool:
+        """Whether the carrier's latest batch for this pool failed."""
+        return self._pool((peer, service_class)).troubled
+
+    def burn(self, peer: str, taken: Taken) -> None:
+        """A peer does not have these bits: burn all that were made for it until they were taken."""
+        burned = sum(pool.burn(taken.at) for (owner, _), pool in self._pools.items() if owner == peer)
+        self._runtime.alarm("cn-bits-unknown", peer=peer, batches_burned=burned)
+        self._changed.set()
+
+    async def bits(self, maker: str, service_class: str, ranges: list[CnRange], deadline: float) -> bytes:
+        """Return the consumer's copy of a maker's CN bytes, once; waits while their confirmation is under way.
+
+        Raises:
+            UnknownBits, UsedBits: as `CnStore.take`.
+        """
+        end = self._clock() + deadline
+        while self._store.unconfirmed(maker, ranges) and self._clock() < end:
+            try:
+                async with asyncio.timeout(end - self._clock()):
+                    await self._arrival.wait()
+            except TimeoutError:
+                break
+        return self._store.take(maker, service_class, ranges)
+
+    async def announce(self, peer: Peer, message: Announce) -> Accepted:
+        """peer.announce: a maker's batch is on its way here."""
+        if peer.name.id not in self._peers:
+            raise ServiceError(ErrorCode.FORBIDDEN, "not a configured peer")
+        try:
+            arrived = self._store.announce(
+                peer.name.id, message.batch, message.length, message.service_class, self._clock()
+            )
+        except RefusedBatch as refusal:
+            raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
+        self._prove(arrived)
+        return Accepted()
+
+    async def deliver(self, peer: Peer, message: Deliver) -> Accepted:
+        """carrier.deliver: bits that the own CKMS brings."""
+        self._only_own_ckms(peer.name)
+        try:
+            arrived = self._store.deliver(message.batch, message.bits, self._clock())
+        except RefusedBatch as refusal:
+            self._runtime.alarm("cn-batch-refused")
+            raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
+        self._prove(arrived)
+        return Accepted()
+
+    async def outcome(self, peer: Peer, message: Outcome) -> Accepted:
+        """carrier.outcome: what became of a batch that this AKMS submitted."""
+        self._only_own_ckms(peer.name)
+        key = self._made.get(message.batch)
+        if key is not None:
+            if message.failure is None:
+                self._pools[key].delivered(message.batch)
+            else:
+                self._fail(key, message.batch)
+        return Accepted()
+
+    async def confirm(self, peer: Peer, message: Confirm) -> Confirmed:
+        """peer.confirm: the consumer proves which bits arrived; different ones are burned and alarmed."""
+        key = self._made.get(message.batch)
+        same = None
+        if key is not None and key[0] == peer.name.id:
+            same = self._pools[key].confirm(message.batch, message.check)
+        if key is None or same is None:
+            raise ServiceError(ErrorCode.NOT_FOUND, "no such CN batch")
+        if same:
+            self._metrics.cn_batches.labels("confirmed").inc()
+        else:
+            self._metrics.cn_batches.labels("different").inc()
+            self._runtime.alarm("cn-bits-differ", peer=peer.name.id)
+        self._pump(key)
+        return Confirmed(same=same)
+
+    async def run(self) -> None:
+        """Refill, retry and expire for as long as the service runs."""
+        while True:
+            self._changed.clear()
+            now = self._clock()
+            wakes = [now + _IDLE_SECONDS]
+            self._store.expire(now)
+            for key, pool in self._pools.items():
+                late = pool.expire(now)
+                self._metrics.cn_batches.labels("late").inc(late)
+                self._pump(key)
+                wakes += [wake] if (wake := pool.wake_at(now)) is not None else []
+            self._made = {name: key for name, key in self._made.items() if self._pools[key].knows(name)}
+            try:
+                async with asyncio.timeout(max(0.01, min(wakes) - now)):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        """Wipe all bits."""
+        for pool in self._pools.values():
+            pool.burn()
+        self._store.burn_all()
+
+    def levels(self) -> dict[str, list[dict[str, object]]]:
+        """Pools for operators: bytes, no names of users."""
+        now = self._clock()
+        made = [
+            {
+                "peer": peer,
+                "class": service_class,
+                "available": pool.available,
+                "in_flight": pool.in_flight,
+                "waiting": pool.waiting,
+                "target": pool.target(now),
+            }
+            for (peer, service_class), pool in self._pools.items()
+        ]
+        received = [{"peer": peer, "available": level} for peer, level in self._store.levels().items()]
+        return {"made": list(made), "received": list(received)}
+
+    def _pool(self, key: tuple[str, str]) -> MakerPool:
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = MakerPool(key[1], self._settings, self._source)
+            self._metrics.cn_bytes.labels(*key).set_function(lambda: pool.available)
+        return pool
+
+    def _pump(self, key: tuple[str, str]) -> None:
+        """Serve who waits, start what is missing."""
+        pool = self._pools[key]
+        for ticket, taken in pool.serve(self._clock()):
+            future = self._futures.get((*key, ticket))
+            if future is not None and not future.done():
+                future.set_result(taken)
+        new = pool.plan(self._clock())
+        for batch in new:
+            self._made[batch.name] = key
+            self._tasks.start(self._send(key, batch), "cn-batch")
+        if new:
+            self._changed.set()
+
+    async def _send(self, key: tuple[str, str], batch: CnBatch) -> None:
+        """Announce and submit one batch side by side; the rest comes as messages."""
+        peer = self._peers[key[0]]
+        announce = Announce(batch=batch.name, length=len(batch.bits), service_class=key[1])
+        submit = Submit(
+            batch=batch.name,
+            destination=ckms_of(peer.peer),
+            bits=batch.bits.reveal(),
+            service_class=key[1],
+            remaining_ms=int(UNCONFIRMED_SECONDS * 1000),
+        )
+        outcomes = await asyncio.gather(
+            peer.call(PEER_ANNOUNCE, announce, deadline=UNCONFIRMED_SECONDS),
+            self._ckms.call(CARRIER_SUBMIT, submit, deadline=UNCONFIRMED_SECONDS),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, ServiceError):
+                self._fail(key, batch.name)
+                return
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self._pools[key].submitted(batch.name)
+
+    def _fail(self, key: tuple[str, str], name: str) -> None:
+        self._metrics.cn_batches.labels("failed").inc()
+        self._pools[key].failed(name, self._clock())
+        self._pump(key)
+        self._changed.set()
+
+    def _prove(self, arrived: Arrived | None) -> None:
+        if arrived is not None:
+            self._tasks.start(self._confirm(arrived), "cn-confirm")
+
+    async def _confirm(self, arrived: Arrived) -> None:
+        """Send the check until the maker answers; the same check again is the same MAC of the same bits."""
+        for _ in range(_CONFIRM_ATTEMPTS):
+            try:
+                request = Confirm(batch=arrived.name, check=arrived.check)
+                reply = await self._peers[arrived.maker].call(PEER_CONFIRM, request, deadline=2.0)
+            except ServiceError as error:
+                if error.code in (ErrorCode.UNREACHABLE, ErrorCode.DEADLINE, ErrorCode.BUSY):
+                    continue
+                break
+            if reply.same:
+                self._store.confirmed(arrived.maker, arrived.name)
+                self._news()
+                return
+            self._runtime.alarm("cn-bits-differ", peer=arrived.maker)
+            break
+        self._store.burn(arrived.maker, arrived.name)
+        self._news()
+
+    def _news(self) -> None:
+        self._arrival.set()
+        self._arrival = asyncio.Event()
+
+    def _only_own_ckms(self, caller: ServiceName) -> None:
+        if caller != self._ckms.peer:
+            self._runtime.alarm("wrong-ckms", caller=caller.id)
+            raise ServiceError(ErrorCode.FORBIDDEN, "not the CKMS of this node")
+
+
+def ckms_of(akms: ServiceName) -> str:
+    """Service id of the CKMS at an AKMS's node."""
+    return ServiceName(akms.domain, Role.CKMS, akms.node).id

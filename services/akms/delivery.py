@@ -1,0 +1,142 @@
+"""Messages to UKMSs over the access links: pushes repeated while a UKMS is away, failures, settlements.
+
+A push that was repeated is the same push to the UKMS: it knows the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+from keyhaul.link.interface import LinkCalls
+from keyhaul.transport.messages.access import DeliveryFailed, Held, Push, Settle
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
+from keyhaul.transport.operations import DELIVERY_FAILED, DELIVERY_PUSH, DELIVERY_SETTLE, Operation, Reply, Request
+from services.akms.errands import TRANSIENT
+from services.akms.pace import Pace
+from services.akms.tasks import Tasks
+
+_SETTLED_AT_ONCE = 256
+
+
+class AccessLinks(Protocol):
+    """The links to this AKMS's UKMSs."""
+
+    def to(self, service_id: str) -> LinkCalls:
+        """The link to a UKMS; KeyError where there is none."""
+        ...
+
+
+class Delivery:
+    """What an AKMS sends to its UKMSs."""
+
+    def __init__(
+        self, links: AccessLinks, tasks: Tasks, pace: Pace, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._links = links
+        self._tasks = tasks
+        self._pace = pace
+        self._clock = clock
+        self._returned: dict[str, asyncio.Event] = {}
+        self._settled: defaultdict[str, list[str]] = defaultdict(list)
+
+    async def call(self, ukms: str, operation: Operation[Request, Reply], request: Request) -> Reply:
+        """Call a UKMS once.
+
+        Raises:
+            ServiceError: as the link; not-permitted for a UKMS that is not this AKMS's.
+        """
+        reply, _ = await self._link(ukms).call(operation, request, deadline=self._pace.call)
+        return reply
+
+    async def push(
+        self, ukms: str, build: Callable[[], Push], bits: bytes, deadline: float, wanted: Callable[[], bool]
+    ) -> Held:
+        """Push keys until the UKMS has them durably.
+
+        Args:
+            ukms: service id.
+            build: makes the message anew for each attempt, since remaining lifetimes travel.
+            bits: the keys, one after the other.
+            deadline: seconds from now.
+            wanted: asked before each attempt; when false the push ends with conflict.
+
+        Raises:
+            ServiceError: deadline, or the UKMS's refusal.
+        """
+        link = self._link(ukms)
+        end = self._clock() + deadline
+        backoff = self._pace.backoff
+        while wanted():
+            left = end - self._clock()
+            if left <= 0:
+                raise ServiceError(ErrorCode.DEADLINE, "the UKMS did not take the keys in time")
+            returned = self._returned.setdefault(ukms, asyncio.Event())
+            try:
+                held, _ = await link.call(DELIVERY_PUSH, build(), bits, deadline=min(left, self._pace.call))
+            except ServiceError as error:
+                if error.code not in TRANSIENT:
+                    raise
+                await _wait(returned, min(backoff, max(0.0, end - self._clock())))
+                backoff = min(2 * backoff, self._pace.backoff_limit)
+            else:
+                return held
+        raise ServiceError(ErrorCode.CONFLICT, "the keys are not to be delivered any more")
+
+    async def fail(self, ukms: str, message: DeliveryFailed, deadline: float) -> None:
+        """Tell a UKMS that a request will not be served, as long as somebody may wait for it."""
+        end = self._clock() + deadline
+        backoff = self._pace.backoff
+        while (left := end - self._clock()) > 0:
+            returned = self._returned.setdefault(ukms, asyncio.Event())
+            try:
+                await self._link(ukms).call(DELIVERY_FAILED, message, deadline=min(left, self._pace.call))
+            except ServiceError as error:
+                if error.code not in TRANSIENT:
+                    return
+                await _wait(returned, min(backoff, max(0.0, end - self._clock())))
+                backoff = min(2 * backoff, self._pace.backoff_limit)
+            else:
+                return
+
+    def returned(self, ukms: str) -> None:
+        """A UKMS has a new session: what waits for it is tried at once."""
+        event = self._returned.pop(ukms, None)
+        if event is not None:
+            event.set()
+
+    def settle(self, ukms: str, *batches: str) -> None:
+        """Tell a UKMS, soon and together with others, that batches need no reconciling.
+
+        A settlement that is lost is made up for when the UKMS reports.
+        """
+        waiting = self._settled[ukms]
+        waiting.extend(batches)
+        if batches and len(waiting) == len(batches):
+            self._tasks.start(self._send_settled(ukms), "settle")
+
+    async def _send_settled(self, ukms: str) -> None:
+        await asyncio.sleep(self._pace.settle)
+        waiting = self._settled.pop(ukms, [])
+        for start in range(0, len(waiting), _SETTLED_AT_ONCE):
+            try:
+                await self.call(ukms, DELIVERY_SETTLE, Settle(batches=waiting[start : start + _SETTLED_AT_ONCE]))
+            except ServiceError:
+                return
+
+    def _link(self, ukms: str) -> LinkCalls:
+        try:
+            return self._links.to(ukms)
+        except KeyError:
+            raise ServiceError(ErrorCode.NOT_PERMITTED, "not a UKMS of this AKMS") from None
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

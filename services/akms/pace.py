@@ -1,0 +1,30 @@
+"""How often and how patiently an AKMS does what no message asks for; seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Intervals and waits."""
+
+    changes: float = 5.0
+    """Between two polls of AAA for changes."""
+    accounting: float = 0.2
+    """How long usage is collected before it is sent."""
+    accounting_retry: float = 5.0
+    """Between attempts to reach AAA with usage."""
+    backoff: float = 0.05
+    """First wait after a failed call; doubled up to `backoff_limit`."""
+    backoff_limit: float = 2.0
+    call: float = 5.0
+    """Longest wait for one answer of another service."""
+    authorise: float = 2.0
+    """Longest wait for AAA's answer before what is left of older grants is used."""
+    patience: float = 10.0
+    """How long a transfer is repeated beyond the time that its asker has."""
+    settle: float = 0.1
+    """How long settled batches are collected before the UKMSs are told."""
+    purge: float = 10.0
+    """Between purges of what expired."""

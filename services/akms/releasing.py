@@ -1,0 +1,136 @@
+"""Release and hand-over: the one transaction that makes keys deliverable, and the push to the master's UKMS.
+
+Keys, usage record and reduced allowance are written together; from then on the batch is pushed until the master's
+UKMS holds it, through restarts. Then the bits go from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy import Connection
+
+from keyhaul.keys.states import IllegalTransition, KeyEvent, KeyState
+from keyhaul.runtime.interface import Runtime
+from keyhaul.store.interface import Store
+from keyhaul.transport.messages.access import Push
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
+from services.akms import batches, errands
+from services.akms.accounting import Accounting, note_release
+from services.akms.batches import Batch, BatchConflict, Part
+from services.akms.delivery import Delivery
+from services.akms.errands import Errand, ErrandKind, Errands
+from services.akms.grants import spend
+from services.akms.metrics import Metrics
+from services.akms.tasks import Tasks
+
+
+class Releases:
+    """Batches of an asker, or of local keys, on their way to the master's UKMS."""
+
+    def __init__(
+        self,
+        store: Store,
+        delivery: Delivery,
+        accounting: Accounting,
+        errands: Errands,
+        runtime: Runtime,
+        tasks: Tasks,
+        metrics: Metrics,
+        guard: float,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._delivery = delivery
+        self._accounting = accounting
+        self._errands = errands
+        self._runtime = runtime
+        self._tasks = tasks
+        self._metrics = metrics
+        self._guard = guard
+        self._wall = wall
+        self._open: set[str] = set()
+
+    async def release(self, batch: Batch, bits: bytes) -> None:
+        """Release a batch durably and start to hand it over.
+
+        The caller has made sure that every slave's UKMS holds it (a site at the master's own UKMS excepted: the
+        same push serves it).
+
+        Raises:
+            AllowanceGone: the grant does not cover it (any more); nothing was written.
+            BatchConflict: the batch was voided or is known; nothing was written.
+        """
+        sealed = self._store.fields.seal(bits, batch.id.encode())
+        await self._store.write(lambda connection: self._write(connection, batch, sealed))
+        self._accounting.wake()
+        self._metrics.batches.labels(batch.part, "released").inc()
+        self._metrics.keys.inc(len(batch.key_ids))
+        self.hand_over(batch, bits)
+        for ukms in batch.sites:
+            if ukms != batch.master_ukms:
+                self._delivery.settle(ukms, batch.id)
+
+    def hand_over(self, batch: Batch, bits: bytes) -> None:
+        """Push a released batch to its master's UKMS until it is held there."""
+        self._open.add(batch.id)
+        self._tasks.start(self._hand_over(batch, bits), "hand-over")
+
+    def recalled(self, batch: str) -> None:
+        """The batch is void: no further attempt to push it."""
+        self._open.discard(batch)
+
+    async def resume(self) -> None:
+        """After a start: hand over what was released and not held yet."""
+        for part in (Part.ASKER, Part.LOCAL):
+            released = await self._store.read(partial(batches.in_state, part=part, state=KeyState.RELEASED))
+            for batch in released:
+                sealed = await self._store.read(partial(batches.sealed_bits, batch=batch.id))
+                if sealed is not None and batch.expires > self._wall():
+                    self.hand_over(batch, self._store.fields.open(sealed, batch.id.encode()))
+
+    def _write(self, connection: Connection, batch: Batch, sealed: bytes) -> None:
+        known = batches.find(connection, batch.id)
+        if known is None:
+            batches.record(connection, batch)
+        elif known.peer != batch.peer or known.state is not KeyState.PREPARED:
+            raise BatchConflict("the batch is void or known")
+        batches.move(connection, batch.id, KeyEvent.RELEASE, bits=sealed)
+        spend(connection, batch.grant, len(batch.key_ids))
+        note_release(connection, batch, self._wall())
+
+    async def _hand_over(self, batch: Batch, bits: bytes) -> None:
+        until = batch.expires - self._guard - self._wall()
+        try:
+            await self._delivery.push(
+                batch.master_ukms, lambda: self._message(batch), bits, until, lambda: batch.id in self._open
+            )
+        except ServiceError as error:
+            if error.code is not ErrorCode.DEADLINE and batch.id in self._open:
+                self._runtime.alarm("delivery-refused", ukms=batch.master_ukms, code=error.code)
+                recall = Errand(ErrandKind.RECALL, batch.master_ukms, batch.id, expires=batch.expires)
+                self._errands.wake(await self._store.write(lambda c: errands.add(c, recall)))
+            return
+        finally:
+            self._open.discard(batch.id)
+        try:
+            await self._store.write(lambda c: batches.move(c, batch.id, KeyEvent.ISSUE))
+        except (BatchConflict, IllegalTransition):
+            return
+
+    def _message(self, batch: Batch) -> Push:
+        beside = batch.sites.get(batch.master_ukms)
+        return Push(
+            batch=batch.id,
+            request=batch.request,
+            master=batch.master,
+            slaves=batch.slaves,
+            held_for=[] if beside is None else beside.slaves,
+            for_master=True,
+            key_ids=batch.key_ids,
+            size=batch.size,
+            service_class=batch.service_class,
+            lifetime_ms=max(0, int((batch.expires - self._guard - self._wall()) * 1000)),
+        )

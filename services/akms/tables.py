@@ -1,0 +1,106 @@
+"""The tables of an AKMS's store. Wall-clock columns are this node's own clock and are compared with nothing else."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table
+
+from keyhaul.link.tables import add_link_tables
+from keyhaul.store.interface import Schema
+
+METADATA = MetaData()
+
+BATCHES = Table(
+    "batches",
+    METADATA,
+    Column("batch", String(32), primary_key=True),
+    Column("part", String(8), nullable=False),
+    Column("peer", String(64), nullable=False),
+    Column("request", String(64), nullable=False),
+    Column("grant", String(32), nullable=False),
+    Column("master", String(64), nullable=False),
+    Column("master_ukms", String(64), nullable=False),
+    Column("slaves", LargeBinary, nullable=False),
+    Column("sites", LargeBinary, nullable=False),
+    Column("service_class", String(16), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("key_ids", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("bits", LargeBinary),
+    Index("batches_by_state", "state", "part"),
+    Index("batches_by_expiry", "expires"),
+    Index("batches_by_master", "master"),
+)
+"""One row a KSA batch; `bits` is sealed, and set only at the asker (or for local keys) from release to hand-over."""
+
+USAGE = Table(
+    "usage",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(8), nullable=False),
+    Column("batch", String(32), nullable=False),
+    Column("grant", String(32), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("key_ids", LargeBinary, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("refused", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What AAA has not acknowledged yet, in the order in which it happened; what it refused stays for an operator."""
+
+GRANTS = Table(
+    "grants",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("ukms", String(64), nullable=False),
+    Column("master", String(64), nullable=False),
+    Column("slaves", LargeBinary, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
+    Column("left", Integer, nullable=False),
+    Column("received", Float, nullable=False),
+    Column("dropped", Boolean, nullable=False),
+)
+"""Grants that this AKMS asked for, and what is left of their allowance."""
+
+GRANT_COUNTS = Table(
+    "grant_counts",
+    METADATA,
+    Column("grant", String(32), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
+    Column("revoked", Boolean, nullable=False),
+)
+"""What this AKMS, as maker, has made under other AKMSs' grants."""
+
+UKMS_STORES = Table(
+    "ukms_stores",
+    METADATA,
+    Column("ukms", String(64), primary_key=True),
+    Column("store", String(32), nullable=False),
+)
+
+PROGRESS = Table(
+    "progress",
+    METADATA,
+    Column("name", String(16), primary_key=True),
+    Column("value", Integer, nullable=False),
+)
+"""AAA's serial of changes and epoch, as last seen."""
+
+ERRANDS = Table(
+    "errands",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),
+    Column("target", String(64), nullable=False),
+    Column("batch", String(32), nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+    Column("expires", Float),
+    Index("errands_by_target", "target", "id"),
+    sqlite_autoincrement=True,
+)
+"""What must still be told to a UKMS or another AKMS."""
+
+add_link_tables(METADATA)
+
+SCHEMA = Schema(name="akms", version=1, metadata=METADATA)

@@ -1,0 +1,183 @@
+"""Pools of CN bits: each byte once, the same at both ends, levels that follow demand."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keyhaul.config.services import PoolSection
+from keyhaul.transport.messages.peer import CnRange
+from services.akms.cn_batch import CnBatch, UsedBits
+from services.akms.cn_pool import UNCONFIRMED_SECONDS, MakerPool
+from services.akms.cn_store import LONELY_SECONDS, CnStore, RefusedBatch, UnknownBits
+
+SETTINGS = PoolSection(minimum=512, maximum=8192, horizon=4.0, batches=[512, 4096])
+
+
+def pool_with(settings: PoolSection = SETTINGS, seed: int = 1) -> MakerPool:
+    return MakerPool("gold", settings, random.Random(seed).randbytes)
+
+
+def bring(pool: MakerPool, store: CnStore, batch: CnBatch, now: float = 0.0) -> None:
+    """Announce, deliver and confirm one batch."""
+    store.announce("akms-2", batch.name, len(batch.bits), "gold", now)
+    arrived = store.deliver(batch.name, batch.bits.reveal(), now)
+    assert arrived is not None
+    assert pool.confirm(batch.name, arrived.check)
+    store.confirmed("akms-2", batch.name)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=20), st.integers(0, 1000))
+def test_every_byte_is_used_once_and_is_the_same_at_both_ends(requests: list[int], seed: int) -> None:
+    pool, store = pool_with(seed=seed), CnStore()
+    used: set[tuple[str, int]] = set()
+    transfers = []
+    for count in requests:
+        ticket = pool.ask(count, 0.0)
+        for batch in pool.plan(0.0):
+            bring(pool, store, batch)
+        served = dict(pool.serve(0.0))
+        taken = served[ticket]
+        assert len(taken.bits) == count
+        places = {(part.batch, part.offset + index) for part in taken.ranges for index in range(part.length)}
+        assert len(places) == count
+        assert not places & used
+        assert all(offset >= 32 for _, offset in places)
+        used |= places
+        transfers.append(taken)
+    random.Random(seed).shuffle(transfers)
+    for taken in transfers:
+        assert store.take("akms-2", "gold", taken.ranges) == taken.bits
+        with pytest.raises((UnknownBits, UsedBits)):
+            store.take("akms-2", "gold", taken.ranges)
+
+
+def test_swapped_bits_are_burned_at_both_ends() -> None:
+    pool, store = pool_with(), CnStore()
+    pool.ask(100, 0.0)
+    (batch, *_) = pool.plan(0.0)
+    swapped = bytearray(batch.bits.reveal())
+    swapped[-1] ^= 1
+    store.announce("akms-2", batch.name, len(swapped), "gold", 0.0)
+    arrived = store.deliver(batch.name, bytes(swapped), 0.0)
+    assert arrived is not None
+    assert pool.confirm(batch.name, arrived.check) is False
+    assert not pool.available
+    assert batch.bits.reveal() == bytes(len(batch.bits))
+    assert pool.confirm(batch.name, arrived.check) is None
+
+
+def test_unconfirmed_bits_are_not_handed_out() -> None:
+    pool, store = pool_with(), CnStore()
+    pool.ask(100, 0.0)
+    (batch, *_) = pool.plan(0.0)
+    assert not pool.serve(0.0)
+    store.announce("akms-2", batch.name, len(batch.bits), "gold", 0.0)
+    store.deliver(batch.name, batch.bits.reveal(), 0.0)
+    with pytest.raises(UnknownBits):
+        store.take("akms-2", "gold", [CnRange(batch.name, 32, 10)])
+
+
+def test_a_take_is_all_or_nothing() -> None:
+    pool, store = pool_with(), CnStore()
+    pool.ask(100, 0.0)
+    (batch, *_) = pool.plan(0.0)
+    bring(pool, store, batch)
+    for bad in (
+        CnRange(batch.name, 0, 32),
+        CnRange(batch.name, 40, 10_000),
+        CnRange(batch.name, 32, 0),
+        CnRange(batch.name, 41, 10),
+        CnRange(batch.name, 32, -5),
+    ):
+        with pytest.raises(UsedBits):
+            store.take("akms-2", "gold", [CnRange(batch.name, 32, 10), bad])
+    with pytest.raises(UsedBits):
+        store.take("akms-2", "silver", [CnRange(batch.name, 32, 10)])
+    with pytest.raises(UnknownBits):
+        store.take("akms-3", "gold", [CnRange(batch.name, 32, 10)])
+    assert len(store.take("akms-2", "gold", [CnRange(batch.name, 32, 10)])) == 10
+
+
+def test_the_level_follows_demand_within_bounds() -> None:
+    pool = pool_with()
+    assert pool.target(0.0) == 512
+    for second in range(20):
+        pool.forget(pool.ask(1000, float(second)))
+    assert 2000 < pool.target(19.0) <= 4096
+    for second in range(20, 40):
+        pool.forget(pool.ask(100_000, float(second)))
+    assert pool.target(39.0) == 8192
+    assert pool.target(400.0) == 512
+
+
+def test_without_levels_only_what_is_needed_is_made_and_nothing_kept() -> None:
+    pool, store = pool_with(PoolSection(minimum=0, maximum=0, batches=[512, 4096])), CnStore()
+    assert not pool.plan(0.0)
+    ticket = pool.ask(600, 0.0)
+    batches = pool.plan(0.0)
+    assert [batch.usable for batch in batches] == [4096]
+    bring(pool, store, batches[0])
+    assert [served for served, _ in pool.serve(0.0)] == [ticket]
+    assert not pool.available
+    assert not pool.plan(1.0)
+
+
+def test_batches_have_only_the_configured_sizes() -> None:
+    pool = pool_with()
+    for count in (1, 511, 513, 5000, 20_000):
+        pool.ask(count, 0.0)
+        assert {batch.usable for batch in pool.plan(0.0)} <= {512, 4096}
+
+
+def test_the_first_retry_is_immediate_and_later_ones_back_off() -> None:
+    pool = pool_with(PoolSection(minimum=0, maximum=0, batches=[512]))
+    pool.ask(100, 0.0)
+    (first,) = pool.plan(0.0)
+    pool.failed(first.name, 0.0)
+    (second,) = pool.plan(0.0)
+    assert second.name != first.name
+    assert pool.troubled
+    pool.failed(second.name, 0.0)
+    assert not pool.plan(0.01)
+    (third,) = pool.plan(0.06)
+    assert pool.confirm(third.name, third.check)
+    assert not pool.troubled
+
+
+def test_what_nobody_confirms_is_burned_in_time() -> None:
+    pool, store = pool_with(), CnStore()
+    pool.ask(100, 0.0)
+    (batch, *_) = pool.plan(0.0)
+    store.announce("akms-2", batch.name, len(batch.bits), "gold", 0.0)
+    store.deliver("f" * 32, bytes(64), 0.0)
+    assert pool.expire(UNCONFIRMED_SECONDS - 0.1) == 0
+    assert pool.expire(UNCONFIRMED_SECONDS) >= 1
+    assert store.expire(LONELY_SECONDS) == 2
+
+
+def test_names_and_lengths_are_checked() -> None:
+    store = CnStore()
+    store.announce("akms-2", "a" * 32, 64, "gold", 0.0)
+    with pytest.raises(RefusedBatch):
+        store.announce("akms-3", "a" * 32, 64, "gold", 0.0)
+    with pytest.raises(RefusedBatch):
+        store.announce("akms-2", "b" * 32, 32, "gold", 0.0)
+    with pytest.raises(RefusedBatch):
+        store.deliver("a" * 32, bytes(65), 0.0)
+
+
+def test_one_maker_may_occupy_only_so_much() -> None:
+    store = CnStore()
+    for index in range(6):
+        name = f"{index:032x}"
+        store.announce("akms-2", name, 1_000_000, "gold", 0.0)
+        store.deliver(name, bytes(1_000_000), 0.0)
+        store.confirmed("akms-2", name)
+    assert store.levels()["akms-2"] <= 4_194_304
+    with pytest.raises(UnknownBits):
+        store.take("akms-2", "gold", [CnRange(f"{0:032x}", 32, 1)])
