@@ -26,6 +26,9 @@ OUT_OF_CARRIER: Pair = (Role.CKMS, Role.AKMS)
 BETWEEN_ACCESS: Pair = (Role.AKMS, Role.AKMS)
 TO_AAA: Pair = (Role.AKMS, Role.AAA)
 
+REVERSED = frozenset({DOWN})
+"""(caller's role, server's role) where the server dials and the calls travel on that connection."""
+
 ENDS_OF_A_LINK = frozenset({UP, DOWN, HOP})
 
 
