@@ -51,7 +51,7 @@ def running(
         description: the network description.
         loopback: the range of loopback addresses to use.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="kh-", dir="/tmp"))  # noqa: S108 - Unix sockets need a short path
+    scratch = Path(tempfile.mkdtemp(prefix="kh-", dir="/tmp"))
     directory = scratch / "n"
     try:
         keyhaul("network", "init", description, "--out", directory, "--loopback", loopback)

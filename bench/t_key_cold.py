@@ -1,7 +1,8 @@
 """The time to share one key when nothing is prepared: `enc_keys` at Berlin until `dec_keys` answered at Bonn.
 
-CN pools and buffers are off by configuration; connections, the path and the links' pads are there. Every sample pays for
-the grant check, the relay over twelve hops, confirmation, transfer, both deliveries, and the fetch at the other end.
+CN pools and buffers are off by configuration; connections, the path and the links' pads are there. Every sample pays
+for the grant check, the relay over twelve hops, confirmation, transfer, both deliveries and the fetch at the other
+end.
 DemoQuanDT measured 17.34 ± 1.62 s over the same chain of nodes in the field.
 """
 

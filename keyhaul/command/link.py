@@ -14,6 +14,16 @@ from keyhaul.command.output import json_option, operations_of, print_json, print
 
 _KMS_ROLES = ("ckms", "akms", "ukms")
 
+Asked = tuple[tuple[str, Path], str, dict[str, Any]]
+"""Id and socket of a service, the local command, its arguments."""
+
+
+class NobodyAnswers(click.ClickException):
+    """No service that was asked answers on its local socket."""
+
+    exit_code = 69
+
+
 network_option = click.option(
     "--network", "directory", type=click.Path(file_okay=False, path_type=Path), help="Directory of a laid-out network."
 )
@@ -37,7 +47,10 @@ def link() -> None:
 @json_option
 def list_links(directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
     """List the links of a network or a service."""
-    ends = wait_for(_ends(_services(directory, configs, _KMS_ROLES)))
+    services = _services(directory, configs, _KMS_ROLES)
+    if not services:
+        raise click.UsageError(f"none of these services has links; those of {', '.join(_KMS_ROLES)} have")
+    ends = wait_for(_ends(services))
     if as_json:
         print_json({"links": ends})
         return
@@ -87,8 +100,13 @@ def show(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: 
 @config_option
 @json_option
 def cut(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
-    """Cut the fibre of LINK: its simulated modules yield no more keys."""
-    _change(name, {"action": "cut"}, "cut", directory, configs, as_json)
+    """Cut the fibre of LINK: its simulated modules yield no more keys, and no message crosses it."""
+    modules = _modules_of(name, directory, configs)
+    asked: list[Asked] = [
+        (end, "enable", {"link": name, "enabled": False}) for end in _ends_of(name, directory, configs)
+    ]
+    asked += [(module, "link", {"link": name, "action": "cut"}) for module in modules]
+    _command(asked, f"{name} is cut", as_json, name)
 
 
 @link.command()
@@ -98,7 +116,36 @@ def cut(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: b
 @json_option
 def restore(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
     """Undo `cut` and `degrade` of LINK."""
-    _change(name, {"action": "restore"}, "as configured again", directory, configs, as_json)
+    modules = _modules_of(name, directory, configs)
+    asked: list[Asked] = [(module, "link", {"link": name, "action": "restore"}) for module in modules]
+    asked += [(end, "enable", {"link": name, "enabled": True}) for end in _ends_of(name, directory, configs)]
+    _command(asked, f"{name} is as configured again", as_json, name)
+
+
+@link.command()
+@click.argument("name", metavar="LINK")
+@network_option
+@config_option
+@json_option
+def disable(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
+    """Take LINK out of use at its KMSs, until `enable` or a restart; keys go another way."""
+    asked: list[Asked] = [
+        (end, "enable", {"link": name, "enabled": False}) for end in _ends_of(name, directory, configs)
+    ]
+    _command(asked, f"{name} is out of use", as_json, name)
+
+
+@link.command()
+@click.argument("name", metavar="LINK")
+@network_option
+@config_option
+@json_option
+def enable(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
+    """Use LINK again after `disable`."""
+    asked: list[Asked] = [
+        (end, "enable", {"link": name, "enabled": True}) for end in _ends_of(name, directory, configs)
+    ]
+    _command(asked, f"{name} is in use", as_json, name)
 
 
 @link.command()
@@ -120,7 +167,9 @@ def degrade(
     if qber is None and factor is None:
         raise click.UsageError("give --qber, --factor, or both")
     given = {key: value for key, value in (("qber", qber), ("factor", factor)) if value is not None}
-    _change(name, {"action": "degrade", **given}, "degraded", directory, configs, as_json)
+    modules = _modules_of(name, directory, configs)
+    asked: list[Asked] = [(module, "link", {"link": name, "action": "degrade", **given}) for module in modules]
+    _command(asked, f"{name} is degraded", as_json, name)
 
 
 @link.command()
@@ -133,39 +182,36 @@ def protect(
     name: str, suites: tuple[str, ...], directory: Path | None, configs: tuple[Path, ...], as_json: bool
 ) -> None:
     """Change the protections that the ends of LINK accept, best first, e.g. otp aes-256-gcm. No restart is needed."""
-    found = [
-        (service, path)
-        for service, path in _services(directory, configs, _KMS_ROLES)
-        if name in {end["link"] for end in wait_for(_ends([(service, path)]))}
+    if len(set(suites)) != len(suites):
+        raise click.UsageError("a SUITE is given twice")
+    asked: list[Asked] = [
+        (end, "protect", {"link": name, "suites": list(suites)}) for end in _ends_of(name, directory, configs)
     ]
-    arguments = {"link": name, "suites": list(suites)}
-    _command(found, "protect", arguments, f"{name}: {', '.join(suites)}, best first", as_json, name)
+    _command(asked, f"{name}: {', '.join(suites)}, best first", as_json, name)
 
 
-def _change(
-    name: str,
-    arguments: dict[str, Any],
-    done: str,
-    directory: Path | None,
-    configs: tuple[Path, ...],
-    as_json: bool,
-) -> None:
-    modules = wait_for(_modules(_services(directory, configs, ("qkdm",))))
-    at_link = {one["service"] for one in modules if one.get("link") == name}
-    found = [(service, path) for service, path in _services(directory, configs, ("qkdm",)) if service in at_link]
-    _command(found, "link", {"link": name, **arguments}, f"{name} is {done}", as_json, name)
+def _ends_of(name: str, directory: Path | None, configs: tuple[Path, ...]) -> list[tuple[str, Path]]:
+    """Ids and sockets of the KMSs at a link."""
+    services = _services(directory, configs, _KMS_ROLES)
+    at_link = {end["service"] for end in wait_for(_ends(services)) if end["link"] == name}
+    return [(service, path) for service, path in services if service in at_link]
 
 
-def _command(
-    services: list[tuple[str, Path]], command: str, arguments: dict[str, Any], done: str, as_json: bool, name: str
-) -> None:
-    """Ask every service in turn; all or an error that says which did it."""
+def _modules_of(name: str, directory: Path | None, configs: tuple[Path, ...]) -> list[tuple[str, Path]]:
+    """Ids and sockets of the processes with a link's simulated modules."""
+    services = _services(directory, configs, ("qkdm",))
+    at_link = {module["service"] for module in wait_for(_modules(services)) if module.get("link") == name}
+    return [(service, path) for service, path in services if service in at_link]
+
+
+def _command(asked: list[Asked], done: str, as_json: bool, name: str) -> None:
+    """Ask one service after the other; all do it, or an error says which did."""
     from keyhaul.runtime.local import LocalSocketError, ask
 
-    if not services:
+    if not asked:
         raise click.ClickException(f"no service that answers knows a link {name!r}; see `keyhaul link list`")
     answers: dict[str, Any] = {}
-    for service, path in services:
+    for (service, path), command, arguments in asked:
         try:
             answers[service] = wait_for(ask(path, command, arguments))
         except LocalSocketError as error:
@@ -178,33 +224,42 @@ def _command(
 
 
 async def _ends(services: list[tuple[str, Path]]) -> list[dict[str, Any]]:
-    answers = await asyncio.gather(*(_ask(path, "links") for _, path in services))
-    ends = [
-        {"service": service, **end}
-        for (service, _), answer in zip(services, answers, strict=True)
-        for end in answer.get("links", ())
-    ]
+    answers = await _ask_all(services, "links")
+    ends = [{"service": service, **end} for service, answer in answers for end in answer.get("links", ())]
     return sorted(ends, key=lambda end: ([_number(part) for part in end["link"].split("-")], end["link"]))
 
 
 async def _modules(services: list[tuple[str, Path]]) -> list[dict[str, Any]]:
-    answers = await asyncio.gather(*(_ask(path, "modules") for _, path in services))
-    return [
-        {"service": service, **module}
-        for (service, _), answer in zip(services, answers, strict=True)
-        for module in answer.get("modules", ())
-    ]
+    answers = await _ask_all(services, "modules")
+    return [{"service": service, **module} for service, answer in answers for module in answer.get("modules", ())]
 
 
-async def _ask(path: Path, command: str) -> dict[str, Any]:
-    """A service's answer; empty, with a word on standard error, where there is none."""
-    from keyhaul.runtime.local import LocalSocketError, ask
+async def _ask_all(services: list[tuple[str, Path]], command: str) -> list[tuple[str, dict[str, Any]]]:
+    """The answers of those that answer; the others are named on standard error.
 
-    try:
-        return await ask(path, command, deadline=5.0)
-    except LocalSocketError as error:
-        click.echo(f"{error}", err=True)
-        return {}
+    Raises:
+        NobodyAnswers: there is none.
+    """
+    from keyhaul.runtime.local import LocalSocketError, LocalUnreachable, ask
+
+    async def one(service: str, path: Path) -> tuple[str, dict[str, Any]] | str:
+        try:
+            return service, await ask(path, command, deadline=5.0)
+        except LocalUnreachable as error:
+            silent.append(service)
+            return str(error)
+        except LocalSocketError as error:
+            return f"{service}: {error}"
+
+    silent: list[str] = []
+    outcomes = await asyncio.gather(*(one(service, path) for service, path in services))
+    if services and len(silent) == len(services):
+        whom = silent[0] if len(silent) == 1 else f"none of {len(silent)} services ({', '.join(silent)})"
+        raise NobodyAnswers(f"{whom} answers; do they run, as this user? `keyhaul network status` tells")
+    for outcome in outcomes:
+        if isinstance(outcome, str):
+            click.echo(outcome, err=True)
+    return [outcome for outcome in outcomes if not isinstance(outcome, str)]
 
 
 def _services(directory: Path | None, configs: tuple[Path, ...], roles: tuple[str, ...]) -> list[tuple[str, Path]]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
 from keyhaul.runtime.local import LocalSocketError, ask
 
 _KMS_ROLES = frozenset({"ukms", "akms", "ckms"})
@@ -42,22 +45,17 @@ class NetworkFiles:
         facts = json.loads((directory / "network.json").read_text())
         return cls(directory, tuple(facts["services"]), tuple(facts["saes"]))
 
-    def far_pair(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first two SAEs at different sites that may share keys.
+    def sae(self, name: str) -> dict[str, Any]:
+        """What `network.json` says of an SAE.
 
         Raises:
-            LookupError: the description has none.
+            LookupError: there is none of that name; the text tells which there are.
         """
-        by_id = {entry["id"]: entry for entry in self.saes}
-        for master in self.saes:
-            for peer in master["peers"]:
-                if by_id[peer]["node"] != master["node"]:
-                    return master, by_id[peer]
-        raise LookupError("the network description lets no two SAEs at different sites share keys")
-
-    def socket(self, service: str) -> Path:
-        """The local socket of a service."""
-        return Path(next(entry["socket"] for entry in self.services if entry["id"] == service))
+        for entry in self.saes:
+            if entry["id"] == name:
+                return entry
+        known = ", ".join(entry["id"] for entry in self.saes)
+        raise LookupError(f"the network has no SAE {name!r}; there are {known}")
 
 
 async def links(network: NetworkFiles) -> list[LinkView]:
@@ -81,12 +79,24 @@ async def links(network: NetworkFiles) -> list[LinkView]:
 
 
 async def relayed(network: NetworkFiles, service: str) -> int:
-    """How many bytes of CN keys a CKMS has passed on since it started."""
-    try:
-        answer = await ask(network.socket(service), "relay", {}, deadline=2.0)
-    except LocalSocketError:
+    """How many bytes of CN keys a CKMS has passed on since it started; 0 when it does not answer."""
+    entry = next((entry for entry in network.services if entry["id"] == service), None)
+    if entry is None:
         return 0
-    return int(answer["relayed_bytes"])
+    timeout = aiohttp.ClientTimeout(total=2.0)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"http://{entry['metrics']}/metrics") as answer,
+        ):
+            text = await answer.text()
+    except (aiohttp.ClientError, TimeoutError):
+        return 0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "keyhaul_ckms_forwarded_bytes_total":
+                return int(sample.value)
+    return 0
 
 
 async def _links_of(entry: dict[str, Any]) -> list[dict[str, Any]]:

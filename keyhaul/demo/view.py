@@ -30,6 +30,8 @@ class Scene:
     detour_bytes: int = 0
     cut: str = ""
     steps: list[str] = field(default_factory=list)
+    t_key_ms: dict[str, list[float]] = field(default_factory=dict)
+    """Measured one after the other, by the state of the network, milliseconds."""
 
 
 def draw(scene: Scene) -> RenderableType:
@@ -76,11 +78,11 @@ def _traffic(scene: Scene, traffic: Traffic) -> Panel:
     grid.add_row("frames opened at the other end", f"{traffic.frames_opened} of {traffic.frames_sent}")
     grid.add_row("frames refused", str(traffic.frames_refused))
     grid.add_row("keys used", f"{traffic.keys_used}, the last {traffic.last_key_id or '-'}")
-    if traffic.t_key_ms:
-        median, p99 = quantiles(traffic.t_key_ms)
-        grid.add_row(
-            "T_key of these", f"median {median:.1f} ms, p99 {p99:.1f} ms (DemoQuanDT: {DEMOQUANDT_T_KEY_MS:.0f} ms)"
-        )
+    for when, samples in ({"the encryptors' own": traffic.t_key_ms} | scene.t_key_ms).items():
+        if samples:
+            median, p99 = quantiles(samples)
+            grid.add_row(f"T_key, {when}", f"median {median:.1f} ms, p99 {p99:.1f} ms of {len(samples)}")
+    grid.add_row("T_key, DemoQuanDT's field network", f"{DEMOQUANDT_T_KEY_MS:.0f} ms")
     if scene.detour:
         grid.add_row(f"CN key bits relayed by {scene.detour}", f"{8 * scene.detour_bytes}")
     return Panel(grid, title="two encryptors, AES-256-GCM, a new key each second", border_style="green")

@@ -19,6 +19,7 @@ from keyhaul.link.state import LinkState
 from keyhaul.link.telemetry import Telemetry
 from keyhaul.randomness import Source
 from keyhaul.transport.interface import Calls
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.link import Stream
 
 MINIMUM_STEP = 256
@@ -92,6 +93,8 @@ class Core:
         self.switched.set()
         self.renew = False
         """A new session is wanted although one stands."""
+        self.enabled = True
+        """Whether the operator lets the link be used."""
         self.on_switch: list[Callable[[], None]] = []
         """Called when an establishment is over."""
         self.on_session: Callable[[], None] = lambda: None
@@ -133,8 +136,8 @@ class Core:
 
     @property
     def up(self) -> bool:
-        """Whether a session stands and the neighbour is connected."""
-        return self.session is not None and self.calls.connected
+        """Whether the link may be used, a session stands and the neighbour is connected."""
+        return self.enabled and self.session is not None and self.calls.connected
 
     @property
     def frozen(self) -> bool:
@@ -202,6 +205,15 @@ class Core:
             self.outgoing.end()
             self.incoming.end()
         self.stir.set()
+
+    def admit(self) -> None:
+        """Refuse what comes or goes while the link is switched off.
+
+        Raises:
+            ServiceError: unreachable.
+        """
+        if not self.enabled:
+            raise ServiceError(ErrorCode.UNREACHABLE, "the link is switched off")
 
     async def settle(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Carry work through to its end even if whoever asked for it gives up."""

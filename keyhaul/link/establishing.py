@@ -80,6 +80,7 @@ class Establishing:
             ServiceError: it is refused, or this end cannot answer it now.
         """
         core = self._core
+        core.admit()
         if core.section.initiator:
             raise ServiceError(ErrorCode.NOT_PERMITTED, "this end establishes the link's sessions")
         try:
@@ -101,6 +102,7 @@ class Establishing:
             ServiceError: the message is refused.
         """
         core = self._core
+        core.admit()
         async with core.exchange_lock, core.control_lock:
             if self._answered is not None and core.session is not None and is_of(message, core.session):
                 return self._answered
@@ -130,6 +132,7 @@ class Establishing:
             ServiceError: the message is refused.
         """
         core = self._core
+        core.admit()
         if not core.section.initiator:
             raise ServiceError(ErrorCode.NOT_PERMITTED, "this end does not establish the link's sessions")
         try:

@@ -35,7 +35,7 @@ class LinkStatus:
     link: str
     neighbour: str
     state: str
-    """`down`, `establishing`, `up`."""
+    """`down`, `establishing`, `up`, `disabled`."""
     suite: str
     suites: tuple[str, ...]
     connected: bool

@@ -71,7 +71,7 @@ class Link:
 
     @property
     def up(self) -> bool:
-        """Whether a session stands and the neighbour is connected."""
+        """Whether the link may be used, a session stands and the neighbour is connected."""
         return self._core.up
 
     async def call(
@@ -111,7 +111,10 @@ class Link:
     def status(self) -> LinkStatus:
         """The state for operators."""
         core = self._core
-        state = "establishing" if core.frozen else "down" if core.session is None else "up"
+        if not core.enabled:
+            state = "disabled"
+        else:
+            state = "establishing" if core.frozen else "down" if core.session is None else "up"
         return LinkStatus(
             link=self.id,
             neighbour=self._neighbour.id,
@@ -137,6 +140,14 @@ class Link:
         core.renew = True
         core.stir.set()
 
+    def enable(self, enabled: bool) -> None:
+        """Use the link or not, as the operator says (ETSI GS QKD 015, qkdl_enable); lasts until the process ends.
+
+        While it is off nothing crosses it in either direction, and the session stands for later.
+        """
+        self._core.enabled = enabled
+        self._core.stir.set()
+
     async def receive(self, operation: Operation[Message, Message], sealed: Sealed) -> Sealed | None:
         """Serve one sealed message of the neighbour.
 
@@ -144,6 +155,7 @@ class Link:
             ServiceError: it is refused by the link, or by its handler.
         """
         core = self._core
+        core.admit()
         own = operation is LINK_CONTROL
         handler = self._handlers.get(operation.name)
         if handler is None and not own:
@@ -220,6 +232,8 @@ class Link:
     async def _step(self) -> float:
         """Do the next thing the link needs; return seconds until the next look, 0 for at once."""
         core = self._core
+        if not core.enabled:
+            return core.pace.idle
         if core.frozen:
             return core.pace.retry_first
         if not core.switched.is_set():
@@ -251,6 +265,7 @@ class Link:
         stream: Stream,
     ) -> Any:
         core = self._core
+        core.admit()
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline
         clear = encode(request)

@@ -173,10 +173,20 @@ class Links:
             KeyError: there is no such link.
             UnknownSuite: a name is unknown, or none is as strong as the link's floor.
         """
+        self._named(link_id).protect(suites)
+
+    def enable(self, link_id: str, enabled: bool) -> None:
+        """Use a link or not, until the process ends.
+
+        Raises:
+            KeyError: there is no such link.
+        """
+        self._named(link_id).enable(enabled)
+
+    def _named(self, link_id: str) -> Link:
         for link in self._links.values():
             if link.id == link_id:
-                link.protect(suites)
-                return
+                return link
         raise KeyError(link_id)
 
     async def start(self) -> None:

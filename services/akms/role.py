@@ -16,6 +16,7 @@ from keyhaul.identity.files import ServiceIdentity
 from keyhaul.identity.keys import load_link_public
 from keyhaul.identity.names import MalformedName, ServiceName, node_id
 from keyhaul.identity.names import Role as ServiceRole
+from keyhaul.link.commands import LinkCommands
 from keyhaul.link.interface import LinkCalls
 from keyhaul.link.links import Links
 from keyhaul.runtime.interface import Role, Runtime, StartError
@@ -106,7 +107,8 @@ class AkmsRole:
                 await listener.start()
             except OSError as error:
                 raise StartError(str(error)) from None
-            Answers(links, service).register(runtime)
+            LinkCommands(links).register(runtime)
+            Answers(service).register(runtime)
             runtime.health(lambda: service.health() | _health(links.all(), channels))
             runtime.ready()
             await stop.wait()

@@ -17,6 +17,7 @@ from keyhaul.identity.files import ServiceIdentity
 from keyhaul.identity.keys import load_link_public
 from keyhaul.identity.names import MalformedName, ServiceName, node_id
 from keyhaul.identity.names import Role as ServiceRole
+from keyhaul.link.commands import LinkCommands
 from keyhaul.link.links import Links
 from keyhaul.link.tables import add_link_tables
 from keyhaul.randomness import random_bytes
@@ -80,7 +81,8 @@ class CkmsRole:
             carrier = Carrier(relay, links, akms)
             carrier.serve(routes)
             runtime.registry.register(CarrierCollector(relay, carrier))
-            Answers(links, table, choice).register(runtime)
+            LinkCommands(links).register(runtime)
+            Answers(table, choice).register(runtime)
             runtime.health(lambda: _health(links, relay, akms))
             running = runtime.task(carrier.run(), "carrier")
             listener = Listener(

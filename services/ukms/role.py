@@ -16,6 +16,7 @@ from keyhaul.identity.files import ServiceIdentity
 from keyhaul.identity.keys import load_link_public
 from keyhaul.identity.names import KmeId, ServiceName, node_id
 from keyhaul.identity.names import Role as RoleName
+from keyhaul.link.commands import LinkCommands
 from keyhaul.link.interface import LinkCalls
 from keyhaul.link.links import Links
 from keyhaul.randomness import Source, random_bytes
@@ -131,7 +132,8 @@ class UkmsRole:
             ):
                 closing.push_async_callback(close)
                 await start()
-            Answers(links, supply).register(runtime)
+            LinkCommands(links).register(runtime)
+            Answers(supply).register(runtime)
             runtime.health(lambda: _health(link, channel, reverse))
             runtime.ready()
             await stop.wait()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from keyhaul.transport.etsi014 import Client014
 from keyhaul.transport.tls import classic_client
 
@@ -96,7 +97,7 @@ class Network:
         status = json.loads(keyhaul("network", "status", self.directory, "--json").stdout)
         for entry in status["services"]:
             if entry["id"] == identifier:
-                return int(entry["pid"])
+                return int(entry["pid"] or 0)
         raise LookupError(identifier)
 
 

@@ -9,15 +9,18 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import pytest
-from keyhaul.transport.etsi014 import Client014, Etsi014Error, Etsi014Unreachable
 
+from keyhaul.transport.etsi014 import Client014, Etsi014Error, Etsi014Unreachable
 from tests.network.conftest import Network, keyhaul
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
 
 DEADLINE = 20.0
+DETOURED = "m-b"
+"""A link on the shortest path, which node d bypasses."""
 
 Clients = dict[str, Client014]
 
@@ -26,7 +29,7 @@ Clients = dict[str, Client014]
 class Load:
     """What users saw while something happened."""
 
-    issued: dict[object, bytes] = field(default_factory=dict)
+    issued: dict[UUID, bytes] = field(default_factory=dict)
     delivered: int = 0
     refused: int = 0
     mismatched: int = 0
@@ -91,9 +94,9 @@ async def in_thread(*arguments: str | os.PathLike[str]) -> str:
 async def test_a_cut_link_is_bypassed_and_comes_back(network: Network, clients: Clients) -> None:
     async with load(network, clients) as seen:
         await more(seen, 40)
-        await in_thread("link", "cut", network.facts["detoured_link"], "--network", network.directory)
+        await in_thread("link", "cut", DETOURED, "--network", network.directory)
         await more(seen, 400)
-        await in_thread("link", "restore", network.facts["detoured_link"], "--network", network.directory)
+        await in_thread("link", "restore", DETOURED, "--network", network.directory)
         await more(seen, 100)
     assert seen.mismatched == 0
     assert seen.missing == 0
@@ -104,7 +107,7 @@ async def test_both_protections_serve_and_change_under_load(network: Network, cl
     async with load(network, clients) as seen:
         await more(seen, 20)
         for link in network.facts["links"]:
-            await in_thread("link", "protect", link, suite, "--network", network.directory)
+            await in_thread("link", "protect", link["id"], suite, "--network", network.directory)
         await more(seen, 100)
         shown = json.loads(await in_thread("link", "list", "--network", network.directory, "--json"))
         assert {entry["suite"] for entry in shown["links"]} == {suite}

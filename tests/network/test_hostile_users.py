@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -31,7 +32,7 @@ schema = schemathesis.openapi.from_path(ROOT / "proto" / "etsi-014.openapi.json"
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-def test_answers_are_those_of_the_openapi_document(case: schemathesis.Case, network: Network) -> None:
+def test_answers_are_those_of_the_openapi_document(case: schemathesis.Case[Any], network: Network) -> None:
     sae = network.pairs()[0][0]
     answer = case.call(
         base_url=f"{sae.ukms}/api/v1/keys", cert=(str(sae.certificate), str(sae.key)), verify=str(sae.ca), timeout=30
@@ -62,21 +63,23 @@ def exchange(sae: Sae, request: bytes) -> bytes:
     return answer
 
 
+def answer_without_being_known(sae: Sae, *, certificate: bool) -> bytes:
+    try:
+        with connect(sae, certificate=certificate) as channel:
+            channel.sendall(b"GET /api/v1/keys/x/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            return channel.recv(10)
+    except (ssl.SSLError, ConnectionError):
+        return b""
+
+
 def test_without_a_certificate_there_is_no_answer(network: Network) -> None:
-    sae = network.pairs()[0][0]
-    with pytest.raises((ssl.SSLError, ConnectionError)), connect(sae, certificate=False) as channel:
-        channel.sendall(b"GET /api/v1/keys/x/status HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert channel.recv(10), "the connection was closed without an answer"
-        raise AssertionError("an SAE without a certificate was answered")
+    assert answer_without_being_known(network.pairs()[0][0], certificate=False) == b""
 
 
 def test_another_authority_is_not_believed(network: Network, tmp_path: Path) -> None:
     sae = network.pairs()[0][0]
     forged = Sae(sae.id, sae.node, sae.ukms, *_self_signed(tmp_path, sae.id), sae.ca, sae.peers, sae.loopback)
-    with pytest.raises((ssl.SSLError, ConnectionError)), connect(forged) as channel:
-        channel.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        if not channel.recv(10):
-            raise ConnectionError
+    assert answer_without_being_known(forged, certificate=True) == b""
 
 
 @pytest.mark.parametrize("connection", [b"close", b"keep-alive"])

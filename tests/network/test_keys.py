@@ -7,8 +7,8 @@ import subprocess
 from itertools import pairwise
 
 import pytest
-from keyhaul.transport.etsi014 import Client014, Etsi014Error
 
+from keyhaul.transport.etsi014 import Client014, Etsi014Error
 from tests.network.conftest import Network, Sae, keyhaul
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
@@ -137,9 +137,10 @@ async def test_concurrent_requests_in_both_directions(network: Network, clients:
 
 def test_curl_fetches_a_key(network: Network) -> None:
     master, slave = remote_pair(network)
+    url = f"{master.ukms}/api/v1/keys/{slave.id}/enc_keys?number=2"
+    identity = ["--cert", str(master.certificate), "--key", str(master.key), "--cacert", str(master.ca)]
     done = subprocess.run(
-        ["curl", "--silent", "--show-error", "--fail-with-body", "--cert", master.certificate, "--key", master.key]
-        + ["--cacert", str(master.ca), f"{master.ukms}/api/v1/keys/{slave.id}/enc_keys?number=2"],
+        ["curl", "--silent", "--show-error", "--fail-with-body", *identity, url],
         capture_output=True,
         text=True,
         timeout=30,

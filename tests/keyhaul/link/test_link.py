@@ -493,3 +493,19 @@ async def test_an_idle_link_exchanges_nothing(pair: Maker) -> None:
 
 def _metric(node: Node, name: str) -> float:
     return node.runtime.registry.get_sample_value(name, {"link": "8-9"}) or 0.0
+
+
+async def test_a_link_that_is_switched_off_carries_nothing_until_it_is_on_again(pair: Maker, suite: str) -> None:
+    ends = await pair({"suites": [suite]})
+    await ends.a.link.call(ECHO, forward(), b"before", deadline=5)
+    sessions = ends.a.link.status().sessions_total
+    ends.a.links.enable(ends.a.link.id, False)
+    assert ends.a.link.status().state == "disabled"
+    assert not ends.a.link.up
+    for end in (ends.a, ends.b):
+        with pytest.raises(ServiceError) as refused:
+            await end.link.call(ECHO, forward(), b"while it is off", deadline=5)
+        assert refused.value.code is ErrorCode.UNREACHABLE
+    ends.a.links.enable(ends.a.link.id, True)
+    assert (await ends.b.link.call(ECHO, forward(), b"after", deadline=5))[1] == b"retfa"
+    assert ends.a.link.status().sessions_total == sessions

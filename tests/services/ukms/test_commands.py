@@ -12,23 +12,8 @@ from services.ukms import upkeep
 from services.ukms.commands import Answers
 
 
-class OneLink:
-    """Links of which one, `access`, can be protected."""
-
-    def __init__(self) -> None:
-        self.suites: list[str] = []
-
-    def protect(self, link: str, suites: list[str]) -> None:
-        if link != "access":
-            raise KeyError(link)
-        if "rot13" in suites:
-            raise ValueError("rot13 is unknown")
-        self.suites = suites
-
-
 async def test_buffers_show_their_levels(site: Any) -> None:
-    links: Any = OneLink()
-    answers = Answers(links, site.supply)
+    answers = Answers(site.supply)
     site.link.serving = False
     waiting = asyncio.create_task(site.kme.enc_keys(SaeId("a"), "b", KeyRequest(number=2)))
     request = await site.link.wait_for_request()
@@ -45,19 +30,6 @@ async def test_buffers_show_their_levels(site: Any) -> None:
     }
     await site.link.push(request)
     await waiting
-
-
-async def test_protect_changes_the_links_suites(site: Any) -> None:
-    links: Any = OneLink()
-    answers = Answers(links, site.supply)
-    wanted = {"link": "access", "suites": ["otp", "aes-256-gcm"]}
-    assert await answers.protect(wanted) == wanted
-    assert links.suites == wanted["suites"]
-    with pytest.raises(LookupError):
-        await answers.protect({"link": "other", "suites": []})
-    for wrong in ({}, {"link": "access", "suites": "otp"}, {"link": "access", "suites": ["rot13"]}):
-        with pytest.raises(ValueError):
-            await answers.protect(wrong)
 
 
 async def test_after_each_session_a_report_goes_out_until_it_is_taken(
