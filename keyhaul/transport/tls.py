@@ -11,6 +11,7 @@ Changed files are picked up at the next handshake; if they are broken, the forme
 from __future__ import annotations
 
 import ssl
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self
@@ -41,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 _CRL_BEGIN = b"-----BEGIN X509 CRL-----"
 _CRL_END = b"-----END X509 CRL-----"
+_REFUSALS_APART = 1.0
+"""Seconds between two lines of the log about refused clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class TlsContext(ssl.SSLContext):
         self.policy = policy
         self.server = server
         self.common_name = common_name
+        self._refused = 0
+        self._refusal_told = -_REFUSALS_APART
         self._stamp = files.stamp()
         self._context = _build(files, policy, server=server)
 
@@ -134,11 +139,19 @@ class TlsContext(ssl.SSLContext):
             server_side=server_side,
             server_hostname=host,
             check=self._check,
+            refused=self._note_refusal if self.server and not self.policy.post_quantum else None,
         )
 
     def wrap_socket(self, *_arguments: Any, **_keywords: Any) -> NoReturn:
         """Blocking sockets are not supported."""
         raise NotImplementedError("this TLS context works with event loops only")
+
+    def _note_refusal(self, error: ssl.SSLError) -> None:
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._refusal_told >= _REFUSALS_APART:
+            log.warning("a client's handshake was refused", reason=str(error), refused=self._refused)
+            self._refusal_told, self._refused = now, 0
 
     def _check(self, session: TlsSession) -> None:
         chain = session.verified_chain()

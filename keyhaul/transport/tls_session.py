@@ -23,6 +23,11 @@ _CIPHERTEXT = 65_536
 Check = Callable[["TlsSession"], None]
 """Looks at a finished handshake; raises `ssl.SSLError` to refuse the connection."""
 
+Refused = Callable[[ssl.SSLError], None]
+"""Hears why a peer is refused."""
+
+_NO_REFUSAL = (ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
 
 class TlsSession:
     """The handshake, encryption and decryption of one connection."""
@@ -37,7 +42,21 @@ class TlsSession:
         server_side: bool,
         server_hostname: str | None,
         check: Check,
+        refused: Refused | None = None,
     ) -> None:
+        """Prepare a handshake.
+
+        Args:
+            connection: OpenSSL's side of it.
+            incoming: ciphertext from the peer.
+            outgoing: ciphertext for the peer.
+            context: what `wrap_bio` was called on.
+            server_side: whether the peer began.
+            server_hostname: for the server's name that a client sends.
+            check: looks at the outcome.
+            refused: told once why a peer is refused; the peer is then sent an alert before the connection ends. Event
+                loops drop what is still to be written when a handshake fails, so that without it there is no alert.
+        """
         self.context = context
         self.server_side = server_side
         self.server_hostname = server_hostname
@@ -45,6 +64,8 @@ class TlsSession:
         self._incoming = incoming
         self._outgoing = outgoing
         self._check = check
+        self._refused = refused
+        self._failure: ssl.SSLError | None = None
         self._unread = 0
         self._chain: list[x509.Certificate] | None = None
         if server_side:
@@ -60,11 +81,18 @@ class TlsSession:
             ssl.SSLCertVerificationError: the peer's certificate was refused.
             ssl.SSLError: anything else that ends the connection.
         """
+        if self._failure is not None:
+            raise self._failure
         self._feed()
         try:
             self._connection.do_handshake()
         except SSL.Error as error:
-            raise self._translated(error) from None
+            failure = self._translated(error)
+            if self._refused is None or isinstance(failure, _NO_REFUSAL):
+                raise failure from None
+            self._failure = failure
+            self._refused(failure)
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the peer has to take the alert first") from None
         finally:
             self._flush()
         self._check(self)

@@ -71,6 +71,9 @@ class Push(Message, kw_only=True):
     size: int
     service_class: str
     lifetime_ms: int
+    """What is left of the life of the copies that come with this push."""
+    slave_lifetime_ms: int = 0
+    """The same of the copies in `held_for`, where the master's in this push end earlier; 0: no difference."""
 
 
 class Held(Message, kw_only=True):

@@ -75,7 +75,7 @@ class Announce(Message, kw_only=True):
 
 
 class Confirm(Message, kw_only=True):
-    """The consumer proves which bits arrived: a one-time MAC of them under their first 32 bytes."""
+    """The consumer proves which bits arrived: half of a SHA-256 over them, which their first 32 bytes blind."""
 
     batch: str
     check: bytes
@@ -136,6 +136,8 @@ class Voided(Message, kw_only=True):
 
     voided: list[UUID] = []
     issued: list[UUID] = []
+    store: str = ""
+    """A UKMS's answer: the identity of its store, as in `access.Held`; empty where it does not tell."""
 
 
 class Query(Message, kw_only=True):
