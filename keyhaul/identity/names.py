@@ -70,6 +70,18 @@ class ServiceName:
         return self.id
 
     @classmethod
+    def of(cls, domain: str, service: str) -> ServiceName:
+        """Return the name of a service from its short form, e.g. ``ckms-8``.
+
+        Raises:
+            MalformedName: it is not of the form ROLE-NODE, or names no known role.
+        """
+        role, _, node = service.partition("-")
+        if role not in frozenset(Role):
+            raise MalformedName(f"{service!r} is not a service id, e.g. ckms-8")
+        return cls(domain, Role(role), node_id(node))
+
+    @classmethod
     def parse(cls, uri: str) -> ServiceName:
         """Read a name back from its URI.
 

@@ -162,6 +162,10 @@ class Links:
         """Every link."""
         return list(self._links.values())
 
+    def health(self) -> dict[str, bool]:
+        """For the health page: whether each link is up, by its id."""
+        return {link.id: link.up for link in self._links.values()}
+
     def on_session(self, callback: Callable[[LinkCalls], None]) -> None:
         """Be told of each new session, with its link; the callback must not block."""
         self._callbacks.append(callback)

@@ -11,24 +11,23 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 from sqlalchemy import MetaData
 
 from keyhaul.config.loader import resolve
-from keyhaul.config.services import CkmsConfig, ForwardingEntry, LinkSection, PathSection
+from keyhaul.config.services import CkmsConfig, ForwardingEntry, PathSection
 from keyhaul.identity.errors import IdentityError
 from keyhaul.identity.files import ServiceIdentity
 from keyhaul.identity.keys import load_link_public
-from keyhaul.identity.names import MalformedName, ServiceName, node_id
-from keyhaul.identity.names import Role as ServiceRole
+from keyhaul.identity.names import ServiceName
 from keyhaul.link.commands import LinkCommands
 from keyhaul.link.links import Links
+from keyhaul.link.module import module_client
 from keyhaul.link.tables import add_link_tables
 from keyhaul.randomness import random_bytes
 from keyhaul.runtime.interface import Role, Runtime, StartError
 from keyhaul.store.embedded import EmbeddedStore
 from keyhaul.store.interface import Schema
 from keyhaul.transport.channel import Channel
-from keyhaul.transport.etsi014 import Client014
 from keyhaul.transport.interface import Routes
 from keyhaul.transport.listener import Listener
-from keyhaul.transport.tls import classic_client, service_client, service_server
+from keyhaul.transport.tls import service_client, service_server
 from services.ckms.carrier import Carrier
 from services.ckms.choice import PathChoice
 from services.ckms.commands import Answers
@@ -61,7 +60,7 @@ class CkmsRole:
             StartError: the identity, a key, the forwarding table or the address cannot be used.
             StoreError: the store cannot be.
         """
-        own = _name(config.service.domain, f"ckms-{config.service.node}")
+        own = ServiceName.of(config.service.domain, f"ckms-{config.service.node}")
         table = _forwarding(own, config)
         try:
             identity = ServiceIdentity.load(config.identity, directory, own)
@@ -83,7 +82,13 @@ class CkmsRole:
             runtime.registry.register(CarrierCollector(relay, carrier))
             LinkCommands(links).register(runtime)
             Answers(table, choice).register(runtime)
-            runtime.health(lambda: _health(links, relay, akms))
+            runtime.health(
+                lambda: {
+                    "links": links.health(),
+                    "connected": {} if akms is None else {akms.peer.id: akms.connected},
+                    "in_flight": relay.in_flight,
+                }
+            )
             running = runtime.task(carrier.run(), "carrier")
             listener = Listener(
                 own,
@@ -125,14 +130,14 @@ async def _join(
     for section, peer_key in zip(config.link, peer_keys, strict=True):
         if section.address is None:
             raise StartError(f"link {section.id}: a CKMS dials its neighbours: give the neighbour's address")
-        neighbour = _name(own.domain, section.neighbour)
+        neighbour = ServiceName.of(own.domain, section.neighbour)
         channel = Channel(own, neighbour, section.address, tls, registry=runtime.registry)
         channels[section.neighbour] = channel
-        module = _module(section, directory, identity)
+        module = module_client(section, directory, identity)
         closing.push_async_callback(module.close)
         links.add(section, channel, peer_key, module)
     if config.akms is not None:
-        akms = _name(own.domain, config.akms.service)
+        akms = ServiceName.of(own.domain, config.akms.service)
         channels[config.akms.service] = Channel(own, akms, config.akms.address, tls, registry=runtime.registry)
     for channel in channels.values():
         closing.push_async_callback(channel.close)
@@ -163,35 +168,6 @@ def _entry(section: ForwardingEntry) -> Entry:
 
 def _path(section: PathSection) -> CarrierPath:
     return CarrierPath(section.destination, section.rank, Hop(section.next, PathLabel(section.label)))
-
-
-def _name(domain: str, service: str) -> ServiceName:
-    """A service's name from its id, e.g. ``ckms-8``."""
-    role, _, node = service.partition("-")
-    try:
-        return ServiceName(domain, ServiceRole(role), node_id(node))
-    except (ValueError, MalformedName):
-        raise StartError(f"{service!r} is not a service id, e.g. ckms-8") from None
-
-
-def _module(section: LinkSection, directory: Path, identity: ServiceIdentity) -> Client014:
-    if identity.classic_certificate is None or identity.classic_key is None:
-        raise StartError("the QKD modules need classic_certificate and classic_key in the table [identity]")
-    trust = resolve(directory, section.module.trust)
-    tls = classic_client(identity.classic_certificate, identity.classic_key, trust)
-    try:
-        return Client014(section.module.url, tls, expected_kme=section.module.kme)
-    except ValueError as error:
-        raise StartError(f"link {section.id}: {error}") from None
-
-
-def _health(links: Links, relay: Relay, akms: Channel | None) -> dict[str, Any]:
-    return {
-        "links_up": [link.id for link in links.all() if link.up],
-        "links_down": [link.id for link in links.all() if not link.up],
-        "akms_connected": akms.connected if akms is not None else None,
-        "in_flight": relay.in_flight,
-    }
 
 
 ROLE: Role = CkmsRole()

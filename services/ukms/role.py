@@ -17,17 +17,15 @@ from keyhaul.identity.keys import load_link_public
 from keyhaul.identity.names import KmeId, ServiceName, node_id
 from keyhaul.identity.names import Role as RoleName
 from keyhaul.link.commands import LinkCommands
-from keyhaul.link.interface import LinkCalls
 from keyhaul.link.links import Links
+from keyhaul.link.module import module_client
 from keyhaul.randomness import Source, random_bytes
 from keyhaul.runtime.interface import Role, Runtime, StartError
 from keyhaul.store.embedded import EmbeddedStore
-from keyhaul.store.interface import StoreError
 from keyhaul.transport.channel import Channel
-from keyhaul.transport.etsi014 import Client014
 from keyhaul.transport.interface import Routes
 from keyhaul.transport.reverse import ReverseChannel
-from keyhaul.transport.tls import classic_client, classic_server, service_client
+from keyhaul.transport.tls import classic_server, service_client
 from services.ukms.access import Akms, Deliveries
 from services.ukms.buffers import Policy
 from services.ukms.commands import Answers
@@ -58,7 +56,8 @@ class UkmsRole:
         """Serve until `stop` is set.
 
         Raises:
-            StartError: the identity, the store or an address cannot be used.
+            StartError: the identity or an address cannot be used.
+            StoreError: the store cannot be.
         """
         own = ServiceName(config.service.domain, RoleName.UKMS, node_id(config.service.node))
         akms_name = ServiceName(own.domain, RoleName.AKMS, node_id(config.akms.service.removeprefix("akms-")))
@@ -68,7 +67,7 @@ class UkmsRole:
                 link_key = identity.link_key()
                 akms_key = load_link_public(resolve(directory, config.link.peer_link_key))
                 store = await EmbeddedStore.open(config.store, directory, SCHEMA)
-            except (IdentityError, StoreError) as error:
+            except IdentityError as error:
                 raise StartError(str(error)) from None
             closing.push_async_callback(store.close)
             tls = service_client(identity)
@@ -77,7 +76,7 @@ class UkmsRole:
             reverse = ReverseChannel(
                 own, akms_name, config.akms.address, tls, routes, registry=runtime.registry, alarm=runtime.alarm
             )
-            module = _module(config, directory, identity)
+            module = module_client(config.link, directory, identity)
             closing.push_async_callback(module.close)
             links = Links(own, routes, store, link_key, runtime, source=self._source, directory=directory)
             link = links.add(config.link, calls=channel, peer_key=akms_key, module=module)
@@ -134,28 +133,21 @@ class UkmsRole:
                 await start()
             LinkCommands(links).register(runtime)
             Answers(supply).register(runtime)
-            runtime.health(lambda: _health(link, channel, reverse))
+            runtime.health(
+                lambda: {
+                    "links": links.health(),
+                    "connected": {config.akms.service: channel.connected and reverse.connected},
+                }
+            )
             runtime.ready()
             await stop.wait()
             await server.drain(FINISH_SECONDS)
             supply.close()
 
 
-def _module(config: UkmsConfig, directory: Path, identity: ServiceIdentity) -> Client014:
-    section = config.link.module
-    if identity.classic_certificate is None or identity.classic_key is None:
-        raise StartError("the QKD module needs classic_certificate and classic_key in the table [identity]")
-    tls = classic_client(identity.classic_certificate, identity.classic_key, resolve(directory, section.trust))
-    return Client014(section.url, tls, expected_kme=section.kme)
-
-
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _health(link: LinkCalls, channel: Channel, reverse: ReverseChannel) -> dict[str, Any]:
-    return {"akms_connected": channel.connected and reverse.connected, "link_up": link.up}
 
 
 ROLE: Role = UkmsRole()

@@ -24,15 +24,9 @@ def health(address: str, timeout: float = 1.0) -> dict[str, Any] | None:
 
 
 def links(facts: dict[str, Any]) -> tuple[int, int]:
-    """How many links are up, and how many there are, as the health page of any role tells it."""
-    up, down, every = facts.get("links_up"), facts.get("links_down"), facts.get("links")
-    if isinstance(facts.get("link_up"), bool):
-        return int(facts["link_up"]), 1
-    if isinstance(up, list) and isinstance(down, list):
-        return len(up), len(up) + len(down)
-    if isinstance(up, int) and isinstance(every, int):
-        return up, every
-    return 0, 0
+    """How many links are up, and how many there are, as the health page of a KMS tells it."""
+    found = facts.get("links")
+    return (sum(found.values()), len(found)) if isinstance(found, dict) else (0, 0)
 
 
 def missing(facts: dict[str, Any] | None) -> str:
@@ -47,6 +41,4 @@ def missing(facts: dict[str, Any] | None) -> str:
     connected = facts.get("connected")
     if isinstance(connected, dict) and not all(connected.values()):
         return "not connected to " + ", ".join(sorted(name for name, stands in connected.items() if not stands))
-    if facts.get("akms_connected") is False:
-        return "not connected to its AKMS"
     return ""

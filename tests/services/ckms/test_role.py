@@ -160,7 +160,7 @@ async def test_batches_cross_a_real_link_and_operators_see_it(network: Path, sta
     assert error.value.code is ErrorCode.CONFLICT
     links = {link["link"]: link for link in (await runtimes["a"].commands["links"]({}))["links"]}
     assert (links["a-m"]["neighbour"], links["a-m"]["state"], links["a-d"]["state"]) == ("ckms-m", "up", "down")
-    assert runtimes["a"].check()["links_down"] == ["a-d"]
+    assert runtimes["a"].check()["links"] == {"a-m": True, "a-d": False}
     paths = (await runtimes["a"].commands["paths"]({}))["paths"]
     assert [(path["destination"], path["rank"], path["on_probation"]) for path in paths] == [
         ("ckms-b", 0, False),
