@@ -170,9 +170,6 @@ class LinkControl(Message, kw_only=True):
     """Payload offset below which nothing is in flight any more."""
     control_finished_below: int = 0
     """The same of the control stream."""
-    suite: str = ""
-    """A protection to change to, from the next message on; empty: no change."""
-    suite_epoch: int = 0
 
 
 class LinkControlReply(Message, kw_only=True):
@@ -183,4 +180,3 @@ class LinkControlReply(Message, kw_only=True):
     control_bound: int = 0
     """Granted, durably."""
     payload_bound: int = 0
-    suite: str = ""
