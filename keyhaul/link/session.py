@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -26,7 +25,8 @@ from keyhaul.link.pads import BOOTSTRAP_LENGTH
 from keyhaul.link.protection.registry import choose
 from keyhaul.link.reconciliation import MalformedReport, Reconciliation, reconcile
 from keyhaul.randomness import Source
-from keyhaul.transport.messages.base import SUPPORTED_VERSIONS
+from keyhaul.transport.codec import decode, encode
+from keyhaul.transport.messages.base import ServiceError
 from keyhaul.transport.messages.link import DirectionReport, Establish, Established, Hello, SignedHello, Wake
 
 INCARNATION_LENGTH = 16
@@ -38,9 +38,6 @@ _PROOF_LENGTH = 32
 _KEM_SEED_LENGTH = 64
 _REMEMBERED = 256
 """Hellos and wakes that an end remembers, to know a repeated one."""
-
-_ENCODER = msgspec.json.Encoder()
-_HELLO = msgspec.json.Decoder(Hello)
 
 
 class SessionRefused(Exception):
@@ -117,7 +114,7 @@ class Initiator:
         self._proposal = proposal
         self._known = known
         self._kem = MLKEM768PrivateKey.from_seed_bytes(source(_KEM_SEED_LENGTH))
-        self._hello = _ENCODER.encode(_hello(end, proposal, kem=self._kem.public_key().public_bytes_raw()))
+        self._hello = encode(_hello(end, proposal, kem=self._kem.public_key().public_bytes_raw()))
         self._reply: Hello | None = None
         self._transcript = b""
         self._secrets: _Secrets | None = None
@@ -185,7 +182,7 @@ class Responder:
             secret, ciphertext = MLKEM768PublicKey.from_public_bytes(hello.kem).encapsulate()
         except ValueError as error:
             raise NotAuthentic("the hello's encapsulation key is malformed") from error
-        body = _ENCODER.encode(
+        body = encode(
             _hello(
                 end,
                 proposal,
@@ -303,11 +300,9 @@ def _hello(end: LinkEnd, proposal: Proposal, **fields: bytes | str) -> Hello:
 def _verified(end: LinkEnd, role: bytes, signed: SignedHello) -> Hello:
     _verify(end, role, signed.body, signed.signature)
     try:
-        hello = _HELLO.decode(signed.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise NotAuthentic("the hello cannot be read") from error
-    if hello.v not in SUPPORTED_VERSIONS or any(name not in Hello.__struct_fields__ for name in hello.critical):
-        raise SessionRefused("the hello is of another version")
+        hello = decode(signed.body, Hello)
+    except ServiceError as error:
+        raise SessionRefused(f"the hello cannot be read ({error.code}): {error}") from error
     if hello.link != end.link or hello.sender != end.peer or hello.lane != LANE:
         raise NotAuthentic("the hello is for another link, or by another end")
     if len(hello.incarnation) != INCARNATION_LENGTH:

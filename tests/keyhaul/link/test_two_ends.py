@@ -154,6 +154,8 @@ class World:
         self.ends = [End("ss", self.oracle, suites), End("rr", self.oracle, suites)]
         self.wire: list[list[Sealed]] = [[], []]
         """Messages on their way, by their sender; they stay there, so that they can come again."""
+        self.spoiled: set[UUID] = set()
+        """Keys that the receiver's module gave with other bits."""
         self.snapshots: list[list[Durable]] = [[self.ends[0].snapshot()], [self.ends[1].snapshot()]]
         self.doubtful: int | None = None
         """The end whose store was put back since the last session: older stores at both ends at once cannot be told."""
@@ -264,6 +266,7 @@ class World:
                     del found[key_id]
                 elif spoil:
                     found[key_id] = self.random.randbytes(32)
+                    self.spoiled.add(key_id)
             confirmation = incoming.confirm(control, found)
         except OfferRefused:
             return False
@@ -296,7 +299,8 @@ class World:
                 answer, "c", own=True, associated=outgoing.offered_bits(message, reply.missing), answers=flight.id
             )
         except AuthenticationFailed:
-            assert spoil
+            assert pending is not None
+            assert self.spoiled.intersection(pending.offer.key_ids)
             self._commit(sender, outgoing.mismatched(message))
             return False
         except REFUSALS:
