@@ -42,9 +42,21 @@ SUBJECTS = (
     "revocations",
 )
 
+HEADS = {
+    "service_class": "class",
+    "default_size": "default",
+    "minimum_size": "minimum",
+    "maximum_size": "maximum",
+    "maximum_keys_per_request": "keys/request",
+    "issued_at": "issued",
+    "ended_at": "ended",
+    "akmss": "AKMSs",
+}
+"""Shorter heads of columns, so that a table fits on a terminal."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
+_CONFIG = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -89,10 +101,14 @@ def import_(file: Path, config: Path, as_json: bool) -> None:
 
 
 @aaa.command()
-@click.argument("what", required=False, type=click.Choice(SUBJECTS))
+@click.argument("what", required=False, metavar="[WHAT]", type=click.Choice(SUBJECTS))
 @_common
 def show(what: str | None, config: Path, as_json: bool) -> None:
-    """Show WHAT, or how much there is of each."""
+    """Show WHAT, or how much there is of each.
+
+    WHAT is one of customers, contracts, sites, saes, pairs, communities, usage, batches, grants, revocations. Of the
+    last four the newest 1,000 are shown. Sizes are bits; a quota is keys a day, 0 for no limit.
+    """
     shown = _ask(config, "show", {"what": what})
     if as_json:
         click.echo(json.dumps(shown))
@@ -194,8 +210,9 @@ def _work(database: str, directory: Path, command: str, arguments: dict[str, Any
 def _table(rows: list[dict[str, Any]]) -> None:
     heads = list(rows[0])
     cells = [[_cell(row[head]) for head in heads] for row in rows]
-    widths = [max(len(line[place]) for line in [heads, *cells]) for place in range(len(heads))]
-    for line in [heads, *cells]:
+    titles = [HEADS.get(head, head.replace("_", " ")) for head in heads]
+    widths = [max(len(line[place]) for line in [titles, *cells]) for place in range(len(heads))]
+    for line in [titles, *cells]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 

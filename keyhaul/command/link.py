@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from keyhaul.command.laboratory.files import Laboratory, NoNetwork
-from keyhaul.command.output import json_option, operations_of, print_json, print_table, size, wait_for
+from keyhaul.command.output import Number, json_option, operations_of, print_json, print_table, size, wait_for
 
 _KMS_ROLES = ("ckms", "akms", "ukms")
 
@@ -79,7 +79,7 @@ def list_links(directory: Path | None, configs: tuple[Path, ...], as_json: bool)
 @config_option
 @json_option
 def show(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
-    """Show one LINK, e.g. 8-9, at both its ends, with its modules."""
+    """Show one LINK (for example 8-9) at both its ends, with its modules."""
     ends = [end for end in wait_for(_ends(_services(directory, configs, _KMS_ROLES))) if end["link"] == name]
     modules = [one for one in wait_for(_modules(_services(directory, configs, ("qkdm",)))) if one.get("link") == name]
     if not ends and not modules:
@@ -150,8 +150,8 @@ def enable(name: str, directory: Path | None, configs: tuple[Path, ...], as_json
 
 @link.command()
 @click.argument("name", metavar="LINK")
-@click.option("--qber", type=click.FloatRange(0.0, 0.5), help="Quantum bit error ratio from now on.")
-@click.option("--factor", type=click.FloatRange(0.0, 1.0), help="Part of its key rate that the link keeps.")
+@click.option("--qber", type=Number(0.0, 0.5), help="Quantum bit error ratio from now on.")
+@click.option("--factor", type=Number(0.0, 1.0), help="Part of its key rate that the link keeps.")
 @network_option
 @config_option
 @json_option

@@ -1,6 +1,6 @@
 """The command `keyhaul`. Subcommands register through the entry points `keyhaul.commands`, loaded when named.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 78 errors in a configuration file, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 69 unreachable, 78 errors in a configuration file, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -100,6 +100,10 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # Whoever read our output has enough; what is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {place}{error.strerror or error}", err=True)
         return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

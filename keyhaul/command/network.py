@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
+import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -15,13 +18,22 @@ import click
 
 from keyhaul.command.laboratory import processes
 from keyhaul.command.laboratory.files import Laboratory, LaboratoryService, NoNetwork
-from keyhaul.command.output import ConfigurationRefused, json_option, print_json, print_table, size, wait_for
+from keyhaul.command.output import ConfigurationRefused, Number, json_option, print_json, print_table, size, wait_for
+from keyhaul.config.addresses import parse_address
 
 STOP_PATIENCE = 12.0
 """Seconds that the supervisor has to stop its services."""
 
 _READY = "\x06"
 """First character of the line by which the background process says that everything serves."""
+
+
+def _named(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
+    """An empty path would be the present directory."""
+    if value == Path():
+        raise click.BadParameter("name a directory, not the present one")
+    return value
+
 
 directory_argument = click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 
@@ -33,7 +45,7 @@ def network() -> None:
 
 @network.command()
 @click.argument("description", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory to make.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), callback=_named, help="Directory to make.")
 @click.option("--loopback", help="Base of the loopback addresses, e.g. 127.20.0.0, instead of the description's.")
 @click.option("--force", is_flag=True, help="Replace a network laid out there before, its stores included.")
 @json_option
@@ -51,7 +63,9 @@ def init(description: Path, out: Path, loopback: str | None, force: bool, as_jso
     except LayoutError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or out}: {error.strerror}") from error
+        raise click.ClickException(
+            f"{out} cannot be made: {error.strerror}; choose a directory that you may write to"
+        ) from error
     laboratory = Laboratory.read(out)
     if as_json:
         print_json({"directory": str(laboratory.directory), "services": len(laboratory.services)})
@@ -64,36 +78,58 @@ def init(description: Path, out: Path, loopback: str | None, force: bool, as_jso
 @directory_argument
 @click.option("--detach", is_flag=True, help="Return when everything serves; the network stays up.")
 @click.option("--restart/--no-restart", default=True, show_default=True, help="Start a service again that died.")
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds until everything must serve.")
+@click.option(
+    "--timeout",
+    type=Number(1.0, 86_400.0),
+    default=120.0,
+    show_default=True,
+    help="Seconds until everything must serve.",
+)
 @click.option("--role", "roles", multiple=True, help="Only services of this role (repeatable).")
 @click.option("--node", "nodes", multiple=True, help="Only services of this node (repeatable).")
+@json_option
 def up(
-    directory: Path, detach: bool, restart: bool, timeout: float, roles: tuple[str, ...], nodes: tuple[str, ...]
+    directory: Path,
+    detach: bool,
+    restart: bool,
+    timeout: float,
+    roles: tuple[str, ...],
+    nodes: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Run the network in DIRECTORY, in the foreground until interrupted.
 
-    Logs are in DIRECTORY/logs, one file a service.
+    Logs are in DIRECTORY/logs, one file a service. Progress goes to standard error.
     """
     laboratory = _read(directory)
+    _check_filters(laboratory, roles, nodes)
     chosen = tuple(
         service
         for service in laboratory.services
         if (not roles or service.role in roles) and (not nodes or service.node in nodes)
     )
     if not chosen:
-        raise click.UsageError("no service of the network has that role and node")
-    if detach:
-        sys.exit(_in_background(laboratory, chosen, restart, timeout))
+        raise click.UsageError("no service of the network has both that role and that node")
+    _check_free(laboratory, chosen)
 
     def serving(seconds: float) -> None:
-        click.echo(f"Everything serves after {seconds:.1f} s ({len(chosen)} services). Ctrl-C stops it.")
+        if as_json:
+            facts = {"directory": str(laboratory.directory), "services": len(chosen), "seconds": round(seconds, 3)}
+            print_json(facts)
+        else:
+            stop = f"`keyhaul network down {directory}`" if detach else "Ctrl-C"
+            click.echo(f"Everything serves after {seconds:.1f} s ({len(chosen)} services). {stop} stops it.")
+        sys.stdout.flush()
 
-    sys.exit(_supervise(laboratory, chosen, click.echo, serving, restart, timeout))
+    if detach:
+        sys.exit(_in_background(laboratory, chosen, restart, timeout, serving))
+    sys.exit(_supervise(laboratory, chosen, _tell_error, serving, restart, timeout))
 
 
 @network.command()
 @directory_argument
-def down(directory: Path) -> None:
+@json_option
+def down(directory: Path, as_json: bool) -> None:
     """Stop the network in DIRECTORY."""
     laboratory = _read(directory)
     supervisor = processes.read(laboratory.supervisor)
@@ -106,10 +142,13 @@ def down(directory: Path) -> None:
     for process in processes.stop(running.values(), 5.0):
         name = next(name for name, one in running.items() if one == process)
         click.echo(f"{name} did not stop within 5 s and was killed", err=True)
-    if supervisor is None and not running:
-        click.echo("The network was not up.")
+    was_up, seconds = supervisor is not None or bool(running), time.monotonic() - began
+    if as_json:
+        print_json({"directory": str(laboratory.directory), "was_up": was_up, "seconds": round(seconds, 3)})
+    elif was_up:
+        click.echo(f"The network is down after {seconds:.1f} s.")
     else:
-        click.echo(f"The network is down after {time.monotonic() - began:.1f} s.")
+        click.echo("The network was not up.")
 
 
 @network.command()
@@ -215,12 +254,21 @@ def _supervise(
     try:
         supervisor.claim()
     except NoNetwork as error:
-        tell(str(error))
+        tell(f"Error: {error}")
+        return 1
+    except OSError as error:
+        tell(f"Error: {error.filename}: {error.strerror}; the network's directory must be writable")
         return 1
     return supervisor.run(timeout, serving)
 
 
-def _in_background(laboratory: Laboratory, chosen: tuple[LaboratoryService, ...], restart: bool, timeout: float) -> int:
+def _in_background(
+    laboratory: Laboratory,
+    chosen: tuple[LaboratoryService, ...],
+    restart: bool,
+    timeout: float,
+    serving: Callable[[float], None],
+) -> int:
     """Fork a supervisor into a session of its own; pass on what it tells until everything serves."""
     receiving, sending = os.pipe()
     sys.stdout.flush()
@@ -229,12 +277,18 @@ def _in_background(laboratory: Laboratory, chosen: tuple[LaboratoryService, ...]
         os.close(receiving)
         os._exit(_background(laboratory, chosen, restart, timeout, sending))
     os.close(sending)
-    with open(receiving, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith(_READY):
-                click.echo(line.removeprefix(_READY).rstrip("\n"))
-                return 0
-            click.echo(line.rstrip("\n"), err=True)
+    try:
+        with open(receiving, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith(_READY):
+                    serving(float(line.removeprefix(_READY)))
+                    return 0
+                _tell_error(line.rstrip("\n"))
+    except KeyboardInterrupt:
+        _tell_error("Stopping what was started.")
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        raise
     return 1
 
 
@@ -243,8 +297,13 @@ def _background(
 ) -> int:
     os.setsid()
     pipe = open(sending, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed when everything serves
-    laboratory.logs.mkdir(mode=0o700, exist_ok=True)
-    log = os.open(laboratory.logs / "network.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        laboratory.logs.mkdir(mode=0o700, exist_ok=True)
+        log = os.open(laboratory.logs / "network.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        print(f"Error: {error.filename}: {error.strerror}; the network's directory must be writable", file=pipe)
+        pipe.close()
+        return 1
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, log), (2, log)):
         os.dup2(source, target)
@@ -257,11 +316,17 @@ def _background(
             try:
                 print(line, file=pipe, flush=True)
             except BrokenPipeError:
-                pipe.close()
+                hang_up()
+
+    def hang_up() -> None:
+        with contextlib.suppress(BrokenPipeError):  # what a reader who went away did not take
+            pipe.close()
 
     def serving(seconds: float) -> None:
-        tell(f"{_READY}Everything serves after {seconds:.1f} s ({len(chosen)} services).")
-        pipe.close()
+        print(time.strftime("%FT%TZ", time.gmtime()), f"everything serves after {seconds:.1f} s", flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{_READY}{seconds}", file=pipe, flush=True)
+        hang_up()
 
     try:
         return _supervise(laboratory, chosen, tell, serving, restart, timeout)
@@ -269,6 +334,43 @@ def _background(
         tell(f"the supervisor failed: {error!r}")
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
+
+
+def _tell_error(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _check_filters(laboratory: Laboratory, roles: tuple[str, ...], nodes: tuple[str, ...]) -> None:
+    for what, asked, there in (
+        ("role", roles, dict.fromkeys(service.role for service in laboratory.services)),
+        ("node", nodes, dict.fromkeys(service.node for service in laboratory.services)),
+    ):
+        if strange := [name for name in asked if name not in there]:
+            raise click.UsageError(f"the network has no {what} {', '.join(strange)}; it has {', '.join(there)}")
+
+
+def _check_free(laboratory: Laboratory, chosen: tuple[LaboratoryService, ...]) -> None:
+    """Find out before anything starts that another network uses the same addresses."""
+    if processes.read(laboratory.supervisor) is not None:
+        return  # it is up itself, which is told better where it is claimed
+    taken = [service.metrics for service in chosen if _taken(service.metrics)]
+    if taken:
+        others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise click.ClickException(
+            f"{taken[0]}{others} cannot be listened on: another network has these addresses, or this machine has not "
+            "got them. Stop the other one, or lay this one out again with --loopback"
+        )
+
+
+def _taken(address: str) -> bool:
+    host, port = parse_address(address)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
 
 
 def _read(directory: Path) -> Laboratory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,18 +27,31 @@ class ConfigurationRefused(click.ClickException):
     exit_code = 78
 
 
+class Number(click.FloatRange):
+    """A number of a range; unlike those of click's own type, never NaN, which every comparison lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or fail as click does."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return number
+
+
 def print_json(document: Any) -> None:
     """Print a document for programs."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table for people."""
+    """Print a table for people. On a narrow terminal cells are folded; nothing of them is left out."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console = Console()
@@ -47,15 +61,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
 
 def size(count: int | None) -> str:
-    """A number of bytes for people."""
+    """A number of bytes for people, in few digits."""
     if count is None:
         return "-"
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+            return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
         value /= 1024
-    return f"{value:.2f} GiB"
+    return f"{value:.1f} GiB"
 
 
 def wait_for(work: Coroutine[Any, Any, Result]) -> Result:

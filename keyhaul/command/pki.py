@@ -21,6 +21,7 @@ from keyhaul.command.pki_options import (
     as_options,
     authorities_options,
     check_domain,
+    check_writable,
     failures,
     json_option,
     new_passphrase,
@@ -130,7 +131,7 @@ def csr(out: Path, classic: bool, as_json: bool, **options: Any) -> None:
         f"Made {'a P-256' if small else 'an ML-DSA-65'} key for {subject.common_name} in {key_path}\n"
         f"(mode 0600; it stays here) and its request in {request_path}.\n"
         f"Next: take the request to the authorities and run there:\n"
-        f"  keyhaul pki sign {request_path.name} --authorities DIR {as_options(options)}",
+        f"  keyhaul pki sign {request_path.name} --authorities DIR {as_options(options, prefix + 'certificate.pem')}",
     )
 
 
@@ -138,7 +139,9 @@ def csr(out: Path, classic: bool, as_json: bool, **options: Any) -> None:
 @click.argument("request", type=FILE)
 @authorities_options
 @subject_options
-@click.option("--days", default=365, type=click.IntRange(1, 5 * 365), help="Lifetime of the certificate.")
+@click.option(
+    "--days", default=365, show_default=True, type=click.IntRange(1, 5 * 365), help="Lifetime of the certificate."
+)
 @click.option("--out", required=True, type=PATH, help="File for the certificate, with its intermediate behind it.")
 @json_option
 def sign(
@@ -152,6 +155,7 @@ def sign(
 ) -> None:
     """Sign a request, if it asks for exactly the subject named here."""
     with failures():
+        check_writable(out)
         custody = Custody(authorities)
         options["domain"] = options["domain"] or (custody.domain() if options["role"] else None)
         subject = subject_from(options)
@@ -206,14 +210,16 @@ def show(file: Path, as_json: bool) -> None:
             if field == "revoked":
                 lines += [f"  revoked: {each['serial']} on {each['date']} ({each['reason']})" for each in value]
             elif field != "kind":
-                lines.append(f"  {field.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+                lines.append(f"  {field.replace('_', ' ')}: {_shown(value)}")
     tell(as_json, {"file": str(file), "objects": found}, "\n".join(lines))
 
 
 @pki.command()
 @click.argument("certificates", nargs=-1, required=True, type=FILE)
 @authorities_options
-@click.option("--reason", type=click.Choice(list(_REASONS)), default="unspecified")
+@click.option(
+    "--reason", type=click.Choice(list(_REASONS)), default="unspecified", show_default=True, help="Kept in the list."
+)
 @click.option("--install", type=PATH, help="Also replace the lists of all services below this directory.")
 @json_option
 def revoke(
@@ -227,6 +233,8 @@ def revoke(
     """Put certificates on their authorities' revocation lists (the first certificate of each file)."""
     with failures():
         custody = Custody(authorities)
+        if install is not None:
+            custody.lists_below(install)
         revoked: dict[str, list[x509.Certificate]] = {}
         for path in certificates:
             certificate = load_certificates(path)[0]
@@ -250,7 +258,7 @@ def revoke(
 @pki.command()
 @click.argument("name")
 @authorities_options
-@click.option("--days", default=365, type=click.IntRange(1, 365), help="Lifetime of the list.")
+@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 365), help="Lifetime of the list.")
 @click.option("--install", type=PATH, help="Also replace the lists of all services below this directory.")
 @json_option
 def crl(
@@ -259,6 +267,8 @@ def crl(
     """Sign an authority's revocation list anew, before the present one runs out."""
     with failures():
         custody = unlocked(authorities, name, passphrase_file)
+        if install is not None:
+            custody.lists_below(install)
         lists = custody.sign_list(name, now(), lifetime=timedelta(days=days))
         installed = custody.install_lists(install) if install is not None else []
     number = revocation.list_number(lists)
@@ -277,6 +287,8 @@ def crl(
 def link_key(private: Path, public: Path | None, as_json: bool) -> None:
     """Make a link key (or read the one that is there) and give its public half, for neighbours to pin."""
     with failures():
+        if public is not None:
+            check_writable(public)
         made = not private.exists()
         if made:
             private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -300,6 +312,12 @@ def link_key(private: Path, public: Path | None, as_json: bool) -> None:
         + "Next: give the public half to each neighbour, as peer_link_key of its [[link]];\n"
         "compare fingerprints by voice.",
     )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _after_lists(authorities: Path, installed: list[Path]) -> str:

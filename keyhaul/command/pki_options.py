@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from keyhaul.config.addresses import MalformedAddress, parse_address
 from keyhaul.identity import secretfile
 from keyhaul.identity.authority import Classic
 from keyhaul.identity.custody import Custody
@@ -44,7 +46,7 @@ def subject_options(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--domain", help="The operator's domain (with --role and --node)."),
-            click.option("--role", type=ROLES),
+            click.option("--role", type=ROLES, help="The service's role, or an operator's."),
             click.option("--node", help="The service's node, or the person's name for operators' roles."),
             click.option("--sae", help="Instead of role and node: an SAE's ID."),
             click.option("--module", help="Instead: a QKD module's KME ID."),
@@ -85,6 +87,16 @@ def check_domain(domain: str) -> None:
     ServiceName.parse(f"spiffe://{domain}/{Role.CKMS}/1")
 
 
+def check_writable(file: Path) -> None:
+    """Raise IdentityError where a file could not be written, before anything is done whose outcome it would hold."""
+    if file.is_dir():
+        raise IdentityError(f"{file} is a directory: name a file")
+    if not file.parent.is_dir():
+        raise IdentityError(f"{file.parent} is no directory: make it first")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise IdentityError(f"{file.parent} cannot be written to")
+
+
 def subject_from(options: dict[str, Any]) -> Subject:
     """Return whom the options name; UsageError where they do not fit one another."""
     kinds = [name for name in ("role", "sae", "module", "site") if options[name]]
@@ -104,19 +116,25 @@ def subject_from(options: dict[str, Any]) -> Subject:
     purpose = {"sae": Classic.SAES, "module": Classic.MODULES, "site": Classic.SITES}[kind]
     if kind != "sae" and not hosts:
         raise click.UsageError(f"--{kind} needs --host: the addresses by which it is reached")
+    for host in hosts:
+        try:
+            parse_address(f"[{host}]:0" if ":" in host else f"{host}:0")
+        except MalformedAddress:
+            raise click.UsageError(f"--host {host!r} is neither a host name nor an IP address") from None
     return Subject(sae_id(options[kind]), None, purpose, hosts)
 
 
-def as_options(options: dict[str, Any]) -> str:
-    """Return the options by which `sign` names the same subject."""
+def as_options(options: dict[str, Any], out: str) -> str:
+    """Return the options by which `sign` names the same subject, and writes to `out`."""
     given = [f"--{name} {options[name]}" for name in ("role", "node", "sae", "module", "site") if options[name]]
-    return " ".join([*given, *(f"--host {host}" for host in options["host"]), "--out certificate.pem"])
+    return " ".join([*given, *(f"--host {host}" for host in options["host"]), f"--out {out}"])
 
 
 def new_passphrase(file: Path | None) -> bytes:
     """Return the passphrase for keys that are to be made."""
     if file is not None:
         return _passphrase_of(file)
+    _needs_terminal()
     text: str = click.prompt(
         "Passphrase for the authorities' keys", hide_input=True, confirmation_prompt=True, err=True
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import click
+
+from keyhaul.command.output import Number
 
 if TYPE_CHECKING:
     from keyhaul.keys.etsi014 import Key, KeyContainer
@@ -46,6 +49,13 @@ def sae() -> None:
     """Get keys from a KME (ETSI GS QKD 014)."""
 
 
+def _named(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """An empty SAE ID would be another URL."""
+    if not value:
+        raise click.BadParameter("an SAE ID is not empty")
+    return value
+
+
 def _accessing(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which KME to ask, and as whom; the command gets an `Access` first."""
 
@@ -73,9 +83,7 @@ def _accessing(command: Callable[..., None]) -> Callable[..., None]:
 
     file = click.Path(path_type=Path)
     for option in (
-        click.option(
-            "--deadline", type=click.FloatRange(0.001, 3600), default=15.0, show_default=True, help="Seconds."
-        ),
+        click.option("--deadline", type=Number(0.001, 3600), default=15.0, show_default=True, help="Seconds."),
         click.option("--kme", metavar="KME_ID", help="Common name that the KME's certificate must have."),
         click.option("--ca", type=file, help="Authority of the KME's certificate, PEM."),
         click.option("--key", type=file, help="Its private key, PEM."),
@@ -93,7 +101,7 @@ def _accessing(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @sae.command("status")
-@click.argument("slave")
+@click.argument("slave", callback=_named)
 @click.option("--json", "as_json", is_flag=True, help="Print the status as it came.")
 @_accessing
 def status_command(access: Access, slave: str, as_json: bool) -> None:
@@ -135,7 +143,7 @@ def _delivery(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @sae.command("get-key")
-@click.argument("slave")
+@click.argument("slave", callback=_named)
 @click.option("--number", type=click.IntRange(min=1), default=1, show_default=True, help="Keys.")
 @click.option("--size", type=click.IntRange(min=1), help="Bits of each key; the KME's default if not given.")
 @click.option("--additional-slave", "additional_slaves", multiple=True, metavar="SAE_ID", help="May be repeated.")
@@ -155,7 +163,7 @@ def get_key(
 
 
 @sae.command("get-key-with-id")
-@click.argument("master")
+@click.argument("master", callback=_named)
 @click.argument("key_ids", metavar="KEY_ID...", nargs=-1, required=True, type=click.UUID)
 @_delivery
 @_accessing
@@ -177,6 +185,8 @@ def _deliver(
 ) -> None:
     import msgspec
 
+    if output is None and encoding != "base64":
+        raise click.UsageError(f"--encoding {encoding} goes with --output")
     file = None if output is None else _create(output)
     try:
         container = _ask(access, call)
@@ -196,7 +206,8 @@ def _deliver(
     for key in container.keys:
         click.echo(f"{key.key_ID!s:38}{_shown(key, show_keys)}")
     if output is not None:
-        click.echo(f"{len(container.keys)} keys written to {output}", err=True)
+        number = len(container.keys)
+        click.echo(f"{number} key{'' if number == 1 else 's'} written to {output}", err=True)
 
 
 def _shown(key: Key, show_keys: bool) -> str:
@@ -208,7 +219,8 @@ def _create(output: Path) -> int:
     try:
         return os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise click.BadParameter(f"{output}: {error.strerror}", param_hint="--output") from None
+        advice = "; choose another file, none is overwritten" if isinstance(error, FileExistsError) else ""
+        raise click.BadParameter(f"{output}: {error.strerror}{advice}", param_hint="--output") from None
 
 
 def _ask(access: Access, call: Callable[[Client014], Awaitable[Result]]) -> Result:
@@ -231,9 +243,19 @@ def _ask(access: Access, call: Callable[[Client014], Awaitable[Result]]) -> Resu
     except (StartError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     except Etsi014Unreachable as error:
-        _end(UNREACHABLE, f"{access.url} cannot be reached: {error}")
+        _end(UNREACHABLE, f"{access.url} cannot be reached: {_why(str(error))}")
     except Etsi014Error as error:
         _refused(error)
+
+
+def _why(reason: str) -> str:
+    """A reason for people: what the HTTP client says of a connection, without its own notation."""
+    if "Connect call failed" in reason:
+        return "nobody listens there. Does the UKMS run, and is the address right?"
+    if "certificate verification failed" in reason:
+        cause = re.search(r"certificate verification failed: ([^'\")]+?)(?: \(depth \d+\))?['\")]", reason)
+        return f"its certificate is not accepted ({cause[1] if cause else reason}). Is --ca the authority of this KME?"
+    return re.sub(r"^\[Errno \d+\] ", "", reason)
 
 
 def _refused(error: Etsi014Error) -> NoReturn:

@@ -46,16 +46,21 @@ def status(config: Path, as_json: bool) -> None:
         raise click.ClickException(f"{service}: {error}") from error
     except LocalUnreachable:
         facts = {"service": service, "running": False, "stores": [_closed(config)]}
+    if not facts["stores"]:
+        raise click.ClickException(_without_store(service))
     if as_json:
         print_json(facts)
         return
     click.echo(f"{service} {'runs' if facts['running'] else 'does not run'}")
     for one in facts["stores"]:
+        if one.get("exists") is False:
+            click.echo(f"  there is no store yet at {one['path']}; the service makes it at its first start")
+            continue
         for name, value in one.items():
-            if name == "rows":
-                print_table(("table", "rows"), [(table, str(count)) for table, count in value.items()])
-            else:
-                click.echo(f"  {name}: {size(value) if name == 'bytes' else value}")
+            if name not in ("rows", "exists"):
+                click.echo(f"  {name.replace('_', ' ')}: {size(value) if name == 'bytes' else value}")
+        if rows := one.get("rows"):
+            print_table(("table", "rows"), [(table, str(count)) for table, count in rows.items()])
 
 
 @store.command()
@@ -92,7 +97,8 @@ def verify(config: Path, as_json: bool) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File (mode 0600) with the new passphrase; without it the terminal asks.",
 )
-def passphrase(config: Path, new_file: Path | None) -> None:
+@json_option
+def passphrase(config: Path, new_file: Path | None, as_json: bool) -> None:
     """Change the store's passphrase. The store itself stays as it is; the service may run."""
     from keyhaul.store.interface import StoreError
     from keyhaul.store.passphrase import passphrase_source
@@ -101,13 +107,33 @@ def passphrase(config: Path, new_file: Path | None) -> None:
     section, directory = _section(config), config.absolute().parent
     if section.sealer != "passphrase":
         raise click.ClickException(f"the store of {config} is sealed by {section.sealer}: it has no passphrase")
+    if new_file is None and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask for the new passphrase: give --new-file")
     kind = "prompt" if new_file is None else "file"
     try:
         new = passphrase_source(kind, file=new_file, credential="", what=str(directory / section.path))
         passphrase_sealer(section, directory).change(new)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
-    click.echo("The passphrase is changed: put the new one where the service finds it.")
+    if as_json:
+        print_json({"config": str(config), "changed": True, "source": section.passphrase_source})
+    else:
+        click.echo(f"The passphrase is changed: put the new one where the service finds it ({_source(section)}).")
+
+
+def _without_store(service: str) -> str:
+    return f"{service} has no key store (akms, ckms and ukms have one)"
+
+
+def _source(section: StoreSection) -> str:
+    """Where a service with this [store] finds its passphrase."""
+    match section.passphrase_source:
+        case "file":
+            return str(section.passphrase_file)
+        case "credential":
+            return f"systemd credential {section.passphrase_credential}"
+        case _:
+            return "it asks at its start"
 
 
 def _closed(config: Path) -> dict[str, Any]:
@@ -135,7 +161,7 @@ def _section(config: Path) -> StoreSection:
         "ukms": UkmsConfig,
     }
     if role not in types:
-        raise click.ClickException(f"{service} has no key store (those of {', '.join(types)} have)")
+        raise click.ClickException(_without_store(service))
     try:
         return load(config, types[role]).store
     except ConfigurationError as error:

@@ -174,16 +174,27 @@ class Custody:
             IdentityError: no such file is there.
         """
         sources = {"crl.pem": self.directory / "crl.pem", "saes-crl.pem": self.directory / Classic.SAES / "crl.pem"}
-        own = self.directory.resolve()
-        replaced = []
-        for name, source in sources.items():
-            for path in sorted(directory.glob(f"**/{name}")):
-                if not path.resolve().is_relative_to(own):
-                    self._write(path, source.read_bytes())
-                    replaced.append(path)
-        if not replaced:
-            raise IdentityError(f"no service below {directory} has a file crl.pem or saes-crl.pem")
+        replaced = self.lists_below(directory)
+        for path in replaced:
+            self._write(path, sources[path.name].read_bytes())
         return replaced
+
+    def lists_below(self, directory: Path) -> list[Path]:
+        """The files that `install_lists` replaces.
+
+        Raises:
+            IdentityError: there is none.
+        """
+        own = self.directory.resolve()
+        found = [
+            path
+            for name in ("crl.pem", "saes-crl.pem")
+            for path in sorted(directory.glob(f"**/{name}"))
+            if not path.resolve().is_relative_to(own)
+        ]
+        if not found:
+            raise IdentityError(f"no service below {directory} has a file crl.pem or saes-crl.pem")
+        return found
 
     def _write(self, path: Path, content: bytes) -> None:
         secretfile.write(path, content, durable=self._durable)

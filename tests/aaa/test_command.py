@@ -128,3 +128,29 @@ def test_a_running_service_is_asked(place: Path, bench: Any) -> None:
 
     assert rows[0]["master"] == "first-berlin-1"
     assert not (place / "aaa.db").exists()
+
+
+@pytest.mark.parametrize("text", [None, "", "x", "[service]\n"])
+def test_a_useless_configuration_has_one_exit_code(place: Path, text: str | None) -> None:
+    (place / "config.toml").unlink()
+    if text is not None:
+        (place / "config.toml").write_text(text)
+    done = run(place, "show")
+
+    assert done.exit_code == 78
+    assert "config.toml" in done.output
+
+
+def test_what_cannot_be_shown_is_wrong_usage(place: Path) -> None:
+    done = run(place, "show", "banana")
+
+    assert done.exit_code == 2
+    assert "'WHAT'" in done.output.replace("'[WHAT]'", "'WHAT'")
+    assert all(len(line) <= 100 for line in run(place, "show", "--help").output.splitlines())
+
+
+def test_heads_are_words(place: Path) -> None:
+    run(place, "import", str(place / "aaa.toml"))
+    assert "keys/request" in run(place, "show", "contracts").output
+    assert "may ask for" in run(place, "show", "saes").output
+    assert max(map(len, run(place, "show", "contracts").output.splitlines())) <= 120

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keyhaul.config.addresses import parse_address
+
 START_ORDER = ("qkdm", "aaa", "ckms", "akms", "ukms")
 """Roles in the order in which they start; others come last."""
 
@@ -56,7 +58,10 @@ class Laboratory:
                 f"{path}: {error.strerror}; lay a network out by `keyhaul network init DESCRIPTION --out {directory}`"
             ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise NoNetwork(f"{path} is not what `keyhaul network init` writes: {error!r}") from error
+            raise NoNetwork(
+                f"{path} is not what `keyhaul network init` writes ({_fault(error)}); "
+                f"lay the network out again by `keyhaul network init DESCRIPTION --out {directory} --force`"
+            ) from error
         return cls(directory, name, tuple(sorted(services, key=_order)), links)
 
     @property
@@ -84,14 +89,22 @@ class Laboratory:
 
 
 def _service(entry: dict[str, Any]) -> LaboratoryService:
-    return LaboratoryService(
-        role=entry["role"],
-        node=entry["node"],
-        id=entry["id"],
-        metrics=entry["metrics"],
-        config=Path(entry["config"]),
-        socket=Path(entry["socket"]),
+    role, node, name, metrics, config, socket = (
+        _string(entry, field) for field in ("role", "node", "id", "metrics", "config", "socket")
     )
+    parse_address(metrics)
+    return LaboratoryService(role, node, name, metrics, Path(config), Path(socket))
+
+
+def _string(entry: dict[str, Any], field: str) -> str:
+    value = entry[field]
+    if not isinstance(value, str):
+        raise TypeError(f"{field} of a service is no string")
+    return value
+
+
+def _fault(error: Exception) -> str:
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _order(service: LaboratoryService) -> tuple[int, int, str]:

@@ -89,6 +89,7 @@ class Supervisor:
 
         Raises:
             NoNetwork: it is up already.
+            OSError: its directory cannot be written to.
         """
         for directory in (self._laboratory.run, self._laboratory.logs):
             directory.mkdir(mode=0o700, exist_ok=True)

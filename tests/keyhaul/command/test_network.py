@@ -65,6 +65,7 @@ def foreground(directory: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "keyhaul.command.main", "network", "up", str(directory), *options],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},

@@ -96,8 +96,9 @@ def test_a_useless_configuration_has_its_own_exit_code(tmp_path: Path, content: 
 
 
 def test_a_role_without_a_store_is_told_so(laid_out: Path) -> None:
-    result = invoke("verify", "--config", laid_out / "nodes/m/qkdm/config.toml")
-    assert (result.exit_code, "has no key store" in result.stderr) == (1, True)
+    for command in ("verify", "status"):
+        result = invoke(command, "--config", laid_out / "nodes/m/qkdm/config.toml")
+        assert (result.exit_code, "has no key store" in result.stderr) == (1, True)
 
 
 async def test_the_passphrase_is_changed(config: Path) -> None:
@@ -114,6 +115,7 @@ async def test_the_passphrase_is_changed(config: Path) -> None:
     await (await make(config, old)).close()
     result = invoke("passphrase", "--config", config, "--new-file", config.parent / "new")
     assert result.exit_code == 0, result.output
+    assert "old" in result.output
     result = invoke("verify", "--config", config)
     assert (result.exit_code, "passphrase is wrong" in result.stderr) == (1, True)
     await (await make(config, StoreSection(path="store.db", sealer="passphrase", passphrase_file="new"))).close()
