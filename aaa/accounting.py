@@ -16,6 +16,9 @@ from keyhaul.transport.messages.base import ErrorCode, ServiceError
 MAXIMUM_KEYS = 65_536
 """Key IDs in one message."""
 
+MAXIMUM_SIZE = 65_536
+"""Bits of a key."""
+
 DELIVERED = "delivered"
 EXPIRED = "expired"
 VOID = "void"
@@ -77,7 +80,7 @@ def _check(message: Usage) -> None:
         if len(set(part.key_ids)) != len(part.key_ids):
             raise ServiceError(ErrorCode.MALFORMED, "a key ID stands twice in one batch")
     for record in message.records:
-        if not record.key_ids or record.size <= 0 or record.age_ms < 0:
+        if not record.key_ids or not 0 < record.size <= MAXIMUM_SIZE or record.age_ms < 0:
             raise ServiceError(ErrorCode.MALFORMED, "a record has keys, a size and an age")
     for change in message.changes:
         if change.change not in CHANGES:

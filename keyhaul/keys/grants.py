@@ -54,7 +54,7 @@ def verify(signed: SignedGrant | bytes, public_key: MLDSA65PublicKey) -> Grant:
     if isinstance(signed, bytes):
         try:
             signed = _SIGNED.decode(signed)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise InvalidGrant("not a signed grant") from None
     try:
         public_key.verify(signed.signature, SIGNATURE_PREFIX + signed.grant)

@@ -12,6 +12,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.randomness import Source, identifier
@@ -35,6 +36,9 @@ from services.akms.tasks import Tasks
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
 MAXIMUM_REMAINING = 60.0
 """Seconds that a request may take at most, whatever it says."""
+
+LONGEST_RETRY_MS = 60_000
+"""A longer wait than this is not passed on, whoever asks for it."""
 
 _REMEMBERED_REQUESTS = 16_384
 
@@ -100,9 +104,11 @@ class Asking:
         if not IDENTIFIER.fullmatch(message.request) or message.remaining_ms <= 0:
             raise ServiceError(ErrorCode.MALFORMED, "a request has an identifier and a remaining time")
         if (neighbour.id, message.request) not in self._seen:
+            credit = ExitStack()
+            credit.enter_context(self._credits.take(neighbour.id, Work.SERVING))
             self.remember(neighbour.id, message.request)
-            end = self._clock() + min(message.remaining_ms / 1000, MAXIMUM_REMAINING)
-            self._tasks.start(self._serve(neighbour.id, message, end), "request")
+            end = self._clock() + min(message.remaining_ms, round(1000 * MAXIMUM_REMAINING)) / 1000
+            self._tasks.start(self._serve(neighbour.id, message, end, credit), "request")
         return Accepted()
 
     async def transfer(self, peer: Peer, message: Transfer) -> Released:
@@ -141,24 +147,43 @@ class Asking:
                 await asyncio.wait([opened.taken])
                 return
 
-    async def _serve(self, ukms: str, message: RequestKeys, end: float) -> None:
-        try:
-            await self._answer(ukms, message, end)
-        except ServiceError as error:
-            reason = REASONS.get(error.code, FailureReason.NO_KEYS)
-            self._metrics.failures.labels(reason).inc()
-            failure = DeliveryFailed(request=message.request, reason=reason, retry_after_ms=error.retry_after_ms)
-            await self._delivery.fail(ukms, failure, max(1.0, end - self._clock()))
+    async def _serve(self, ukms: str, message: RequestKeys, end: float, credit: ExitStack) -> None:
+        with credit:
+            try:
+                await self._answer(ukms, message, end)
+            except ServiceError as error:
+                reason = REASONS.get(error.code, FailureReason.NO_KEYS)
+                self._metrics.failures.labels(reason).inc()
+                retry_after_ms = min(max(0, error.retry_after_ms), LONGEST_RETRY_MS)
+                failure = DeliveryFailed(request=message.request, reason=reason, retry_after_ms=retry_after_ms)
+                await self._delivery.fail(ukms, failure, max(1.0, end - self._clock()))
 
     async def _answer(self, ukms: str, message: RequestKeys, end: float) -> None:
+        """Serve a request; a grant of some age that its maker refuses (by its own count, say) is replaced once."""
+        held, maker = await self._permitted(ukms, message)
+        try:
+            await self._under(held, maker, ukms, message, end)
+        except ServiceError as error:
+            refused_by_maker = error.code is ErrorCode.NOT_PERMITTED and maker != self._own.id
+            if not (refused_by_maker and self._grants.distrust(held) and self._clock() < end):
+                raise
+        else:
+            return
+        held, maker = await self._permitted(ukms, message)
+        await self._under(held, maker, ukms, message, end)
+
+    async def _permitted(self, ukms: str, message: RequestKeys) -> tuple[HeldGrant, str]:
+        """The grant that covers a request, and the AKMS that makes keys under it."""
         try:
             check_names(message.master, message.slaves)
             held = await self._grants.obtain(ukms, message.master, message.slaves, message.number)
             check_amount(held.grant, message.number, message.size)
             chosen = [site for site in held.grant.slaves if site.sae in message.slaves]
-            maker = maker_of(chosen, self._own.id)
+            return held, maker_of(chosen, self._own.id)
         except Refused:
             raise ServiceError(ErrorCode.NOT_PERMITTED, "not permitted") from None
+
+    async def _under(self, held: HeldGrant, maker: str, ukms: str, message: RequestKeys, end: float) -> None:
         with self._credits.take(maker, Work.ASKING, message.purpose):
             self._grants.reserve(held, message.number)
             spent = False
@@ -238,4 +263,5 @@ class Asking:
 def _error_of(message: RequestFailed) -> ServiceError:
     codes = {reason: code for code, reason in REASONS.items()}
     code = codes.get(message.reason, ErrorCode.EXHAUSTED)
-    return ServiceError(code, "the maker failed", retry_after_ms=message.retry_after_ms)
+    retry_after_ms = min(max(0, message.retry_after_ms), LONGEST_RETRY_MS)
+    return ServiceError(code, "the maker failed", retry_after_ms=retry_after_ms)

@@ -5,7 +5,7 @@ Functions over a connection, so that a caller puts several into one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -35,6 +35,8 @@ class Site(msgspec.Struct, frozen=True):
 
     slaves: list[str]
     store: str = ""
+    replaced_by: str = ""
+    """The store that this UKMS had instead while the batch was being prepared: what came before it is lost."""
 
 
 class BatchConflict(Exception):
@@ -147,9 +149,26 @@ def move(connection: Connection, batch: str, event: KeyEvent, **columns: object)
     connection.execute(update(BATCHES).where(BATCHES.c.batch == batch).values(columns))
 
 
-def encode_sites(sites: dict[str, Site], stores: dict[str, str]) -> bytes:
+def encode_sites(sites: Mapping[str, Site], stores: Mapping[str, str]) -> bytes:
     """The `sites` column, with the identities of the stores that hold the copies."""
     return msgspec.json.encode({ukms: Site(site.slaves, stores.get(ukms, site.store)) for ukms, site in sites.items()})
+
+
+def replaced(connection: Connection, batch: Batch, ukms: str, store: str) -> None:
+    """Note that a UKMS has a new store while it is open which one holds, or will hold, its copies of a batch."""
+    sites = {**batch.sites, ukms: Site(batch.sites[ukms].slaves, replaced_by=store)}
+    connection.execute(update(BATCHES).where(BATCHES.c.batch == batch.id).values(sites=msgspec.json.encode(sites)))
+
+
+def is_lost(batch: Batch, stores: Mapping[str, str]) -> bool:
+    """Whether slaves' copies went with a replaced store; `stores`: which store took them, as far as that is known."""
+    return any(site.replaced_by and stores.get(ukms) != site.replaced_by for ukms, site in batch.sites.items())
+
+
+def count_void(connection: Connection, part: Part) -> int:
+    """How many batches of one part are on record as void."""
+    void = (BATCHES.c.state == KeyState.VOID, BATCHES.c.part == part)
+    return connection.execute(select(func.count()).select_from(BATCHES).where(*void)).scalar_one()
 
 
 def in_state(connection: Connection, part: Part, state: KeyState) -> list[Batch]:

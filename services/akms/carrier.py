@@ -259,7 +259,7 @@ class Carrier:
             self._tasks.start(self._confirm(arrived), "cn-confirm")
 
     async def _confirm(self, arrived: Arrived) -> None:
-        """Send the check until the maker answers; the same check again is the same MAC of the same bits."""
+        """Send the check until the maker answers; the same check again is that of the same bits."""
         for _ in range(_CONFIRM_ATTEMPTS):
             try:
                 request = Confirm(batch=arrived.name, check=arrived.check)

@@ -1,19 +1,22 @@
 """One batch of CN bits: its states, the check by which both ends confirm it, and which of its bytes are still free.
 
-The first `CHECK_KEY_BYTES` of a batch are a one-time Poly1305 key over the rest; they are never handed out. Offsets
-count from the batch's first byte. Sans-IO.
+The check is a digest of all bits, cut to half its length, and the first `CHECK_KEY_BYTES` of a batch, which are never
+handed out, hide in it what the others are. A one-time MAC would not do: a relay has seen the bits, key included, and
+could make others with the same MAC; a second preimage it cannot find. Offsets count from the batch's first byte.
+Sans-IO.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-
-from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from keyhaul.keys.material import KeyMaterial
 
 CHECK_KEY_BYTES = 32
+CHECK_BYTES = 16
+_CHECK_PREFIX = b"keyhaul cn check v1\0"
 
 
 class CnState(StrEnum):
@@ -59,8 +62,8 @@ TRANSITIONS: dict[tuple[CnState, CnEvent], CnState] = {
 
 
 def check_of(bits: bytes) -> bytes:
-    """The one-time MAC of a batch's bits under their first 32 bytes."""
-    return Poly1305.generate_tag(bits[:CHECK_KEY_BYTES], bits[CHECK_KEY_BYTES:])
+    """What both ends compare: tells nothing of the bits that are handed out, and belongs to these bits alone."""
+    return hashlib.sha256(_CHECK_PREFIX + bits).digest()[:CHECK_BYTES]
 
 
 class UsedBits(Exception):

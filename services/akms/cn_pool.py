@@ -24,6 +24,13 @@ MAXIMUM_IN_FLIGHT = 16
 UNCONFIRMED_SECONDS = 5.0
 """After this long a batch that nobody confirmed is burned."""
 
+NEWS = {
+    CnEvent.SUBMIT: CnState.SUBMITTED,
+    CnEvent.DELIVER: CnState.DELIVERED,
+    CnEvent.CONFIRM: CnState.CONFIRMED,
+}
+"""The state that each piece of news leads to."""
+
 _DEMAND_SECONDS = 8.0
 _REMEMBERED_CHECKS = 1024
 
@@ -171,7 +178,7 @@ class MakerPool:
             if batch is not None:
                 self._burn(batch)
         elif batch is not None:
-            batch.apply(CnEvent.CONFIRM)
+            self._step(name, CnEvent.CONFIRM)
             self._failures = 0
             self._retry_at = 0.0
         return same
@@ -246,6 +253,7 @@ class MakerPool:
         self._batches.pop(batch.name, None)
 
     def _step(self, name: str, event: CnEvent) -> None:
+        """Take a step, once: news of the same may come again where the answer to it was lost."""
         batch = self._batches.get(name)
-        if batch is not None:
+        if batch is not None and batch.state is not NEWS[event]:
             batch.apply(event)

@@ -7,10 +7,12 @@ Sans-IO: time is an argument; the driver is `carrier`.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from keyhaul.keys.grants import SERVICE_CLASSES
 from keyhaul.keys.material import KeyMaterial
 from keyhaul.transport.messages.peer import CnRange
 from services.akms.cn_batch import CHECK_KEY_BYTES, CnBatch, CnEvent, CnState, UsedBits
@@ -21,6 +23,8 @@ LONELY_SECONDS = 10.0
 MAXIMUM_BATCH_BYTES = 1_048_576
 MAXIMUM_BYTES_PER_MAKER = 4_194_304
 _MAXIMUM_LONELY = 256
+_MAXIMUM_LONELY_BYTES = 16_777_216
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class UnknownBits(Exception):
@@ -62,6 +66,8 @@ class CnStore:
         Raises:
             RefusedBatch: the name is taken, or the length (bytes) out of bounds.
         """
+        if not _NAME.fullmatch(name) or service_class not in SERVICE_CLASSES:
+            raise RefusedBatch("a CN batch has a name of 32 hexadecimal digits and a known class")
         if not CHECK_KEY_BYTES < length <= MAXIMUM_BATCH_BYTES:
             raise RefusedBatch("a CN batch of this length is not taken")
         if name in self._announced or any(name in batches for batches in self._batches.values()):
@@ -79,9 +85,9 @@ class CnStore:
         """
         if name in self._lonely or any(name in batches for batches in self._batches.values()):
             raise RefusedBatch("a CN batch of this name was delivered before")
-        if len(bits) > MAXIMUM_BATCH_BYTES:
-            raise RefusedBatch("a CN batch of this length is not taken")
-        while len(self._lonely) >= _MAXIMUM_LONELY:
+        if not _NAME.fullmatch(name) or len(bits) > MAXIMUM_BATCH_BYTES:
+            raise RefusedBatch("a CN batch of this name or length is not taken")
+        while len(self._lonely) >= _MAXIMUM_LONELY or self._lonely_bytes() + len(bits) > _MAXIMUM_LONELY_BYTES:
             _, (dropped, _) = self._lonely.popitem(last=False)
             dropped.wipe()
         self._lonely[name] = (KeyMaterial(bits), now)
@@ -166,6 +172,9 @@ class CnStore:
             maker: sum(batch.left for batch in batches.values() if batch.state is CnState.CONFIRMED)
             for maker, batches in self._batches.items()
         }
+
+    def _lonely_bytes(self) -> int:
+        return sum(len(bits) for bits, _ in self._lonely.values())
 
     def _of(self, maker: str) -> OrderedDict[str, CnBatch]:
         return self._batches.get(maker, OrderedDict())

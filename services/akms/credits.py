@@ -24,10 +24,16 @@ class Work(StrEnum):
     """Requests that this AKMS has sent to the peer."""
     MAKING = "making"
     """Requests of the peer that this AKMS serves."""
+    SERVING = "serving"
+    """Requests of a UKMS, until they are served or it has heard of their failure."""
     DELIVERY = "delivery"
     """Transfers of the peer."""
     ACKNOWLEDGEMENT = "acknowledgement"
-    """Announcements, confirmations, failures, void and query of the peer."""
+    """Announcements, confirmations, failures, void and query of the peer; withdrawals and reports of a UKMS."""
+
+
+SHARES = {Work.SERVING: 4}
+"""How many times the credits of one peer a kind of work has, where more than once: a UKMS asks for several peers."""
 
 
 class Credits:
@@ -45,7 +51,9 @@ class Credits:
         Raises:
             ServiceError: busy.
         """
-        limit = self._per_peer if purpose is Purpose.DEMAND else max(1, self._per_peer // 2)
+        limit = self._per_peer * SHARES.get(work, 1)
+        if purpose is not Purpose.DEMAND:
+            limit = max(1, limit // 2)
         if self._used[peer, work] >= limit:
             raise ServiceError(ErrorCode.BUSY, "too much of this is under way", retry_after_ms=200)
         self._used[peer, work] += 1

@@ -87,13 +87,17 @@ Runner = Callable[[Errand], Awaitable[Finish | None]]
 
 
 def add(connection: Connection, errand: Errand) -> str:
-    """Record an errand; returns its target, whose worker is to be woken after the commit."""
+    """Record an errand, unless the same one waits already; returns its target, to be woken after the commit."""
+    facts = msgspec.json.encode(errand.facts)
+    same = (ERRANDS.c.batch == errand.batch, ERRANDS.c.kind == errand.kind, ERRANDS.c.target == errand.target)
+    if errand.batch and connection.execute(select(ERRANDS.c.id).where(*same, ERRANDS.c.facts == facts)).first():
+        return errand.target
     connection.execute(
         insert(ERRANDS).values(
             kind=errand.kind,
             target=errand.target,
             batch=errand.batch,
-            facts=msgspec.json.encode(errand.facts),
+            facts=facts,
             expires=errand.expires,
         )
     )

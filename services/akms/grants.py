@@ -27,7 +27,7 @@ from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.operations import AAA_AUTHORISE
 from services.akms.pace import Pace
 from services.akms.permission import Refused, check_answer
-from services.akms.tables import GRANTS
+from services.akms.tables import GRANT_COUNTS, GRANTS
 from services.akms.tasks import Tasks
 
 NEGATIVE_SECONDS = 3.0
@@ -35,6 +35,9 @@ NEGATIVE_SECONDS = 3.0
 
 AWAY_SECONDS = 1.0
 """How long AAA is taken to be away after it did not answer."""
+
+TRUSTED_SECONDS = 60.0
+"""Younger than this a grant is not replaced because a maker refuses it: another would fare no better."""
 
 _REMEMBERED_REFUSALS = 4096
 _GRANTS_PER_KEY = 8
@@ -179,6 +182,13 @@ class Grants:
         if spent:
             held.left -= number
 
+    def distrust(self, held: HeldGrant) -> bool:
+        """Offer a grant that its maker refuses no more; False where it is too young for another to help."""
+        if held.lived(self._wall()) < TRUSTED_SECONDS:
+            return False
+        self.dropped([held.grant.id])
+        return True
+
     def drop(self, connection: Connection, revocations: Sequence[Revocation]) -> list[str]:
         """In the store, end all grants that revocations name; returns their ids for `dropped`."""
         ids = []
@@ -273,19 +283,35 @@ class Grants:
         if known is not None:
             return known
         held = HeldGrant(grant, encode(signed), self._wall(), grant.allowance)
-        await self._store.write(lambda connection: self._insert(connection, key, held))
+        gone = self._make_room(key)
+        await self._store.write(lambda connection: self._insert(connection, key, held, gone))
         self._held.setdefault(key, []).append(held)
-        kept = [one for one in self._held[key] if one is held or one.reserved or one.free > 0]
-        self._held[key] = [one for one in kept[:-_GRANTS_PER_KEY] if one.reserved] + kept[-_GRANTS_PER_KEY:]
         self.newest_epoch = max(self.newest_epoch, grant.epoch)
         self._refused.pop(key, None)
         return held
 
-    def _insert(self, connection: Connection, key: Key, held: HeldGrant) -> None:
-        """A grant of an id that the store knows (dropped, or used up) is not taken twice."""
-        known = connection.execute(select(GRANTS.c.id).where(GRANTS.c.id == held.grant.id)).one_or_none()
-        if known is not None:
+    def _make_room(self, key: Key) -> list[str]:
+        """Forget grants of a key that are used up, and the oldest of too many; returns their ids."""
+        grants = self._held.get(key, [])
+        useful = [one for one in grants if one.reserved or one.free > 0]
+        kept = [one for one in useful[: 1 - _GRANTS_PER_KEY] if one.reserved] + useful[1 - _GRANTS_PER_KEY :]
+        if kept:
+            self._held[key] = kept
+        else:
+            self._held.pop(key, None)
+        return [one.grant.id for one in grants if one not in kept]
+
+    def _insert(self, connection: Connection, key: Key, held: HeldGrant, gone: list[str]) -> None:
+        """Record a grant instead of those that are gone.
+
+        One of an id that the store knows (dropped, or used up) is not taken twice; nor one whose revocation was
+        heard of while AAA's answer was under way.
+        """
+        known = connection.execute(select(GRANTS.c.id).where(GRANTS.c.id == held.grant.id)).first()
+        ended = (GRANT_COUNTS.c.grant == held.grant.id, GRANT_COUNTS.c.revoked.is_(True))
+        if known is not None or connection.execute(select(GRANT_COUNTS.c.grant).where(*ended)).first() is not None:
             raise ServiceError(ErrorCode.NOT_PERMITTED, "not permitted")
+        connection.execute(delete(GRANTS).where(GRANTS.c.id.in_(gone)))
         ukms, master, slaves = key
         connection.execute(
             insert(GRANTS).values(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from sqlalchemy import Connection
 
-from keyhaul.keys.states import KeyEvent
+from keyhaul.keys.states import KeyEvent, KeyState
 from keyhaul.store.interface import Store
 from keyhaul.transport.messages.access import Push
 from keyhaul.transport.messages.base import ServiceError
@@ -70,9 +70,15 @@ class Holding:
         return {ukms: push.result() for ukms, push in pushes.items()}
 
     async def discard(self, batch: Batch, also: Callable[[Connection], object] = lambda connection: None) -> None:
-        """Void a batch that was prepared and never released, and withdraw what UKMSs may hold of it."""
+        """Void a batch that was prepared and never released, and withdraw what UKMSs may hold of it.
+
+        Nothing is done where it is not on record as prepared.
+        """
 
         def change(connection: Connection) -> list[str]:
+            present = batches.find(connection, batch.id)
+            if present is None or present.state is not KeyState.PREPARED:
+                return []
             batches.move(connection, batch.id, KeyEvent.VOID)
             also(connection)
             return void_copies(connection, batch)

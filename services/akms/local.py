@@ -66,11 +66,12 @@ class LocalKeys:
         )
         bits = self._source(message.number * message.size // 8)
         others = beside(batch)
+        stores: dict[str, str] = {}
         try:
             if others:
                 await self._store.write(lambda connection: batches.record(connection, batch))
-                await self._holding.hold(batch, bits, others, max(0.0, end - self._clock()))
-            await self._releases.release(batch, bits)
+                stores = await self._holding.hold(batch, bits, others, max(0.0, end - self._clock()))
+            await self._releases.release(batch, bits, stores)
         except ServiceError:
             if others:
                 await self._holding.discard(batch)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
@@ -30,8 +30,8 @@ from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import FailureReason, KeyRequest, RequestFailed, Transfer
 from keyhaul.transport.operations import PEER_FAILED, PEER_TRANSFER
 from services.akms import batches, errands
-from services.akms.asking import IDENTIFIER, MAXIMUM_REMAINING, REASONS
-from services.akms.batches import Batch, BatchConflict, Part, encode_sites
+from services.akms.asking import IDENTIFIER, LONGEST_RETRY_MS, MAXIMUM_REMAINING, REASONS
+from services.akms.batches import Batch, Part, encode_sites
 from services.akms.carrier import Carrier, ckms_of
 from services.akms.changes import Authorisation, GrantUsedUp, count, uncount
 from services.akms.cn_pool import Taken
@@ -44,7 +44,6 @@ from services.akms.holding import Holding, sites_under
 from services.akms.metrics import Metrics
 from services.akms.pace import Pace
 from services.akms.permission import Refused, check_request
-from services.akms.tables import UKMS_STORES
 from services.akms.tasks import Tasks
 
 _REMEMBERED_REQUESTS = 16_384
@@ -171,21 +170,21 @@ class Making:
             expires=self._wall() + self._lifetime,
         )
         bits = self._source(message.number * message.size // 8)
-        end = self._clock() + min(message.remaining_ms / 1000, MAXIMUM_REMAINING)
+        end = self._clock() + min(message.remaining_ms, round(1000 * MAXIMUM_REMAINING)) / 1000
         return Job(peer.name.id, message, grant, kem_key, batch, bits, end)
 
     async def _serve(self, job: Job, credit: ExitStack) -> None:
-        try:
-            with credit:
+        with credit:
+            try:
                 taken = await self._prepare(job)
                 await self._transfer(job, taken)
                 await self._settle(job)
-        except ServiceError as error:
-            await self._give_up(job, error)
-        except GrantUsedUp:
-            await self._give_up(job, ServiceError(ErrorCode.NOT_PERMITTED))
-        finally:
-            self.under_way.discard(job.batch.id)
+            except ServiceError as error:
+                await self._give_up(job, error)
+            except GrantUsedUp:
+                await self._give_up(job, ServiceError(ErrorCode.NOT_PERMITTED))
+            finally:
+                self.under_way.discard(job.batch.id)
 
     async def _prepare(self, job: Job) -> Taken:
         """CN bits and slaves' copies, side by side where the carrier works."""
@@ -279,10 +278,9 @@ class Making:
         sites = encode_sites(job.batch.sites, job.stores)
 
         def change(connection: Connection) -> list[str]:
+            present = batches.find(connection, job.batch.id)
             batches.move(connection, job.batch.id, KeyEvent.RELEASE, sites=sites)
-            known = {row.ukms: row.store for row in connection.execute(UKMS_STORES.select())}
-            lost = any(known.get(ukms, store) != store for ukms, store in job.stores.items())
-            if not lost:
+            if present is None or not batches.is_lost(present, job.stores):
                 return []
             errand = Errand(ErrandKind.VOID_AT_ASKER, job.peer, job.batch.id, expires=job.batch.expires)
             return [errands.add(connection, errand)]
@@ -302,9 +300,8 @@ class Making:
             self._errands.wake(await self._store.write(lambda c: errands.add(c, resolve)))
         elif job.recorded:
             number = len(job.batch.key_ids)
-            with suppress(BatchConflict):
-                await self._holding.discard(job.batch, lambda c: uncount(c, job.grant.id, number))
-        await self._tell_failed(job, reason, error.retry_after_ms)
+            await self._holding.discard(job.batch, lambda c: uncount(c, job.grant.id, number))
+        await self._tell_failed(job, reason, min(max(0, error.retry_after_ms), LONGEST_RETRY_MS))
 
     async def _tell_failed(self, job: Job, reason: FailureReason, retry_after_ms: int) -> None:
         message = RequestFailed(request=job.message.request, reason=reason, retry_after_ms=retry_after_ms)

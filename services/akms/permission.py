@@ -78,6 +78,8 @@ def check_request(grant: Grant, own: ServiceName, asker: ServiceName, request: K
         request: what it asks for.
         epoch: AAA's newest epoch known here.
 
+    A grant serves for all its slaves together: so there is one maker that counts what is made under it.
+
     Raises:
         Refused: the grant is another AKMS's, too old, or does not cover the request; or slaves are under a
             third AKMS, for which keys are not made.
@@ -88,8 +90,8 @@ def check_request(grant: Grant, own: ServiceName, asker: ServiceName, request: K
         raise Refused("the grant is too many epochs old")
     granted = {site.sae: site for site in grant.slaves}
     check_names(grant.master, [site.sae for site in request.slaves])
-    if any(granted.get(site.sae) != site for site in request.slaves):
-        raise Refused("the grant does not name these slaves at these sites")
+    if len(granted) != len(request.slaves) or any(granted.get(site.sae) != site for site in request.slaves):
+        raise Refused("the grant does not name exactly these slaves at these sites")
     if grant.master in {site.sae for site in request.slaves} and not grant.loopback:
         raise Refused("the grant does not permit loopback")
     if maker_of(request.slaves, asker.id) != own.id:

@@ -6,6 +6,7 @@ Every refusal is before the release commits, so that nothing of a refused transf
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,14 @@ from services.akms.grants import AllowanceGone, HeldGrant
 from services.akms.holding import Holding, sites_under
 from services.akms.pace import Pace
 from services.akms.releasing import Releases
+
+MAXIMUM_LIFETIME_MS = 30 * 86_400_000
+"""The longest life of a key that a UKMS takes."""
+
+MAXIMUM_RANGES = 4_096
+"""Pieces of CN batches in one transfer."""
+
+_BATCH = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(slots=True, eq=False)
@@ -99,14 +108,15 @@ class Receiving:
             raise ServiceError(ErrorCode.NOT_PERMITTED, "the transfer is not authentic") from None
         batch = self._batch(opened, peer, message)
         try:
-            await self._hold_beside(opened, batch, bits)
-            await self._releases.release(batch, bits)
-        except AllowanceGone:
+            stores = await self._hold_beside(opened, batch, bits)
+        except BatchConflict:
+            raise ServiceError(ErrorCode.CONFLICT, "the batch is void or known") from None
+        try:
+            await self._releases.release(batch, bits, stores)
+        except (AllowanceGone, BatchConflict) as refusal:
             if beside(batch):
                 await self._holding.discard(batch)
-            raise ServiceError(ErrorCode.CONFLICT, "no longer permitted") from None
-        except BatchConflict:
-            raise ServiceError(ErrorCode.CONFLICT, "the batch is void") from None
+            raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
 
     async def _open(self, opened: OpenRequest, peer: Peer, message: Transfer) -> bytes:
         context = self._checked_context(opened, peer, message)
@@ -136,13 +146,15 @@ class Receiving:
         ids = message.key_ids
         fits = (
             message.suite == suite
+            and _BATCH.fullmatch(message.batch) is not None
             and (len(ids), message.size) == (asked.number, asked.size)
             and len(set(ids)) == len(ids)
             and all(key_id.version == 4 for key_id in ids)
             and len(message.cipher) == key_bytes
             and sum(part.length for part in message.cn) == suite.cn_bytes(key_bytes)
+            and len(message.cn) <= MAXIMUM_RANGES
             and message.kem_key_digest == opened.key.digest
-            and message.lifetime_ms > self._guard * 1000
+            and self._guard * 1000 < message.lifetime_ms <= MAXIMUM_LIFETIME_MS
         )
         if not fits:
             raise ServiceError(ErrorCode.MALFORMED, "the transfer does not answer its request")
@@ -167,14 +179,17 @@ class Receiving:
             expires=self._wall() + message.lifetime_ms / 1000,
         )
 
-    async def _hold_beside(self, opened: OpenRequest, batch: Batch, bits: bytes) -> None:
-        """Have slaves on this side hold the batch, except at the master's own UKMS, which gets it in one push."""
+    async def _hold_beside(self, opened: OpenRequest, batch: Batch, bits: bytes) -> dict[str, str]:
+        """Have slaves on this side hold the batch, except at the master's own UKMS, which gets it in one push.
+
+        Returns the identities of the stores that hold it.
+        """
         ukmss = beside(batch)
         if not ukmss:
-            return
+            return {}
         await self._store.write(lambda connection: batches.record(connection, batch))
         try:
-            await self._holding.hold(batch, bits, ukmss, max(0.0, opened.end - self._clock()))
+            return await self._holding.hold(batch, bits, ukmss, max(0.0, opened.end - self._clock()))
         except ServiceError:
             await self._holding.discard(batch)
             raise ServiceError(ErrorCode.CONFLICT, "a slave's UKMS did not take the keys") from None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.keys.states import KeyEvent, KeyState
@@ -29,7 +29,7 @@ from services.akms.errands import Errand, ErrandKind, Errands
 from services.akms.holding import Holding
 from services.akms.making import Making
 from services.akms.releasing import Releases
-from services.akms.tables import ERRANDS, UKMS_STORES
+from services.akms.tables import ERRANDS, UKMS_STORES, store_of
 from services.akms.tasks import Tasks
 
 MAXIMUM_UNSETTLED = 4_096
@@ -96,7 +96,7 @@ class Reconciling:
         if not _STORE_ID.fullmatch(message.store) or not named:
             raise ServiceError(ErrorCode.MALFORMED, "a report has a store's identity and a bounded list of batches")
         ukms = neighbour.id
-        known = await self._store.read(lambda c: _store_of(c, ukms))
+        known = await self._store.read(lambda c: store_of(c, ukms))
         if known is None:
             await self._store.write(lambda c: _know_store(c, ukms, message.store))
         elif known != message.store and ukms not in self._replacing:
@@ -156,18 +156,11 @@ class Reconciling:
         last = ""
         while piece := await self._store.read(partial(batches.after_id, batch=last, limit=_PIECE)):
             last = piece[-1].id
-            lost = [batch for batch in piece if self._is_lost(batch, ukms, store)]
-            silent = [batch.id for batch in piece if batch.master_ukms == ukms and batch.state is KeyState.ISSUED]
-            if lost or silent:
-                self._errands.wake(*await self._store.write(partial(_lose, lost=lost, silent=silent)))
+            concerned = [batch.id for batch in piece if ukms == batch.master_ukms or ukms in batch.sites]
+            if concerned:
+                self._errands.wake(*await self._store.write(partial(_lose, names=concerned, ukms=ukms, store=store)))
         await self._store.write(lambda c: _know_store(c, ukms, store))
         self._replacing.discard(ukms)
-
-    def _is_lost(self, batch: Batch, ukms: str, store: str) -> bool:
-        site = batch.sites.get(ukms)
-        if site is None or site.store == store or ukms == batch.master_ukms:
-            return False
-        return batch.state in (KeyState.RELEASED, KeyState.ISSUED)
 
     async def _remember_answered(self) -> None:
         for part in (Part.ASKER, Part.LOCAL):
@@ -186,10 +179,6 @@ def _find_all(connection: Connection, names: list[str]) -> list[tuple[str, Batch
     return [(name, batches.find(connection, name)) for name in names]
 
 
-def _store_of(connection: Connection, ukms: str) -> str | None:
-    return connection.execute(select(UKMS_STORES.c.store).where(UKMS_STORES.c.ukms == ukms)).scalar_one_or_none()
-
-
 def _know_store(connection: Connection, ukms: str, store: str) -> None:
     connection.execute(delete(UKMS_STORES).where(UKMS_STORES.c.ukms == ukms))
     connection.execute(UKMS_STORES.insert().values(ukms=ukms, store=store))
@@ -205,15 +194,24 @@ def _void_at(connection: Connection, ukms: str, names: list[str]) -> None:
             errands.add(connection, Errand(ErrandKind.VOID_COPIES, ukms, name))
 
 
-def _lose(connection: Connection, lost: list[Batch], silent: list[str]) -> list[str]:
-    """Withdraw what slaves lost; of what a master's UKMS lost, nobody can tell any more what it had issued."""
+def _lose(connection: Connection, names: list[str], ukms: str, store: str) -> list[str]:
+    """Withdraw what slaves lost; of what a master's UKMS lost, nobody can tell any more what it had issued.
+
+    Where a batch is still being prepared, whoever releases or settles it finds that the store was replaced.
+    """
     targets = []
-    for name in silent:
-        batches.move(connection, name, KeyEvent.DESTROY)
-    for batch in lost:
-        if batch.part is Part.MAKER:
-            errand = Errand(ErrandKind.VOID_AT_ASKER, batch.peer, batch.id, expires=batch.expires)
-        else:
-            errand = Errand(ErrandKind.RECALL, batch.master_ukms, batch.id, expires=batch.expires)
-        targets.append(errands.add(connection, errand))
+    for batch in (batches.find(connection, name) for name in names):
+        if batch is None:
+            continue
+        if ukms == batch.master_ukms:
+            if batch.state is KeyState.ISSUED:
+                batches.move(connection, batch.id, KeyEvent.DESTROY)
+        elif batch.state is KeyState.PREPARED:
+            batches.replaced(connection, batch, ukms, store)
+        elif batch.state in (KeyState.RELEASED, KeyState.ISSUED) and batch.sites[ukms].store != store:
+            if batch.part is Part.MAKER:
+                errand = Errand(ErrandKind.VOID_AT_ASKER, batch.peer, batch.id, expires=batch.expires)
+            else:
+                errand = Errand(ErrandKind.RECALL, batch.master_ukms, batch.id, expires=batch.expires)
+            targets.append(errands.add(connection, errand))
     return targets

@@ -7,7 +7,7 @@ UKMS holds it, through restarts. Then the bits go from here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from sqlalchemy import Connection
@@ -19,7 +19,7 @@ from keyhaul.transport.messages.access import Push
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from services.akms import batches, errands
 from services.akms.accounting import Accounting, note_release
-from services.akms.batches import Batch, BatchConflict, Part
+from services.akms.batches import Batch, BatchConflict, Part, encode_sites
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands
 from services.akms.grants import spend
@@ -53,18 +53,18 @@ class Releases:
         self._wall = wall
         self._open: set[str] = set()
 
-    async def release(self, batch: Batch, bits: bytes) -> None:
+    async def release(self, batch: Batch, bits: bytes, stores: Mapping[str, str]) -> None:
         """Release a batch durably and start to hand it over.
 
         The caller has made sure that every slave's UKMS holds it (a site at the master's own UKMS excepted: the
-        same push serves it).
+        same push serves it); `stores` are the identities of the stores that do.
 
         Raises:
             AllowanceGone: the grant does not cover it (any more); nothing was written.
-            BatchConflict: the batch was voided or is known; nothing was written.
+            BatchConflict: the batch was voided, is known, or slaves' copies are lost; nothing was written.
         """
         sealed = self._store.fields.seal(bits, batch.id.encode())
-        await self._store.write(lambda connection: self._write(connection, batch, sealed))
+        await self._store.write(lambda connection: self._write(connection, batch, sealed, stores))
         self._accounting.wake()
         self._metrics.batches.labels(batch.part, "released").inc()
         self._metrics.keys.inc(len(batch.key_ids))
@@ -91,13 +91,16 @@ class Releases:
                 if sealed is not None and batch.expires > self._wall():
                     self.hand_over(batch, self._store.fields.open(sealed, batch.id.encode()))
 
-    def _write(self, connection: Connection, batch: Batch, sealed: bytes) -> None:
+    def _write(self, connection: Connection, batch: Batch, sealed: bytes, stores: Mapping[str, str]) -> None:
         known = batches.find(connection, batch.id)
         if known is None:
             batches.record(connection, batch)
-        elif known.peer != batch.peer or known.state is not KeyState.PREPARED:
+        elif known.state is not KeyState.PREPARED or _origin(known) != _origin(batch):
             raise BatchConflict("the batch is void or known")
-        batches.move(connection, batch.id, KeyEvent.RELEASE, bits=sealed)
+        elif batches.is_lost(known, stores):
+            raise BatchConflict("slaves' copies of the batch are lost")
+        sites = encode_sites(batch.sites, stores)
+        batches.move(connection, batch.id, KeyEvent.RELEASE, bits=sealed, sites=sites)
         spend(connection, batch.grant, len(batch.key_ids))
         note_release(connection, batch, self._wall())
 
@@ -122,6 +125,7 @@ class Releases:
 
     def _message(self, batch: Batch) -> Push:
         beside = batch.sites.get(batch.master_ukms)
+        left = batch.expires - self._wall()
         return Push(
             batch=batch.id,
             request=batch.request,
@@ -132,5 +136,11 @@ class Releases:
             key_ids=batch.key_ids,
             size=batch.size,
             service_class=batch.service_class,
-            lifetime_ms=max(0, int((batch.expires - self._guard - self._wall()) * 1000)),
+            lifetime_ms=max(0, int((left - self._guard) * 1000)),
+            slave_lifetime_ms=0 if beside is None else max(0, int(left * 1000)),
         )
+
+
+def _origin(batch: Batch) -> tuple[object, ...]:
+    """What a batch that was prepared and the one that is to be released have in common if they are the same."""
+    return batch.part, batch.peer, batch.request, batch.key_ids

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
@@ -18,6 +18,7 @@ from keyhaul.randomness import Source, random_bytes
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls, Peer, Routes
+from keyhaul.transport.messages.access import Report
 from keyhaul.transport.messages.base import Accepted
 from keyhaul.transport.messages.peer import (
     Announce,
@@ -70,6 +71,8 @@ from services.akms.reconciling import Reconciling
 from services.akms.releasing import Releases
 from services.akms.tasks import Tasks
 from services.akms.voiding import Voiding
+
+Answered = TypeVar("Answered")
 
 
 class ServedLinks(Protocol):
@@ -211,8 +214,8 @@ class AccessKms:
         routes.add(PEER_WITHDRAW, self._withdraw)
         self._links.serve(ACCESS_REQUEST, without_secret(self.asking.request, self._runtime))
         self._links.serve(ACCESS_DESCRIBE, without_secret(self._describing.describe, self._runtime))
-        self._links.serve(ACCESS_WITHDRAW, without_secret(self._voiding.withdraw_expired, self._runtime))
-        self._links.serve(ACCESS_REPORT, without_secret(self.reconciling.report, self._runtime))
+        self._links.serve(ACCESS_WITHDRAW, without_secret(self._withdraw_expired, self._runtime))
+        self._links.serve(ACCESS_REPORT, without_secret(self._report, self._runtime))
 
     async def start(self) -> None:
         """Load what is durable, take up what was under way, and begin to run."""
@@ -260,16 +263,29 @@ class AccessKms:
             return await self.asking.failed(peer, message)
 
     async def _void(self, peer: Peer, message: VoidKeys) -> Voided:
-        with self._acknowledgement(peer):
-            return await self._voiding.void(peer, message)
+        return await self._finish(peer.name.id, lambda: self._voiding.void(peer, message), "void")
 
     async def _query(self, peer: Peer, message: Query) -> QueryReply:
         with self._acknowledgement(peer):
             return await self._voiding.query(peer, message)
 
     async def _withdraw(self, peer: Peer, message: Withdraw) -> Accepted:
-        with self._acknowledgement(peer):
-            return await self._voiding.withdraw(peer, message)
+        return await self._finish(peer.name.id, lambda: self._voiding.withdraw(peer, message), "withdraw")
+
+    async def _withdraw_expired(self, ukms: ServiceName, message: Withdraw) -> Accepted:
+        return await self._finish(ukms.id, lambda: self._voiding.withdraw_expired(ukms, message), "withdraw")
+
+    async def _report(self, ukms: ServiceName, message: Report) -> Accepted:
+        return await self._finish(ukms.id, lambda: self.reconciling.report(ukms, message), "report")
+
+    async def _finish(self, caller: str, work: Callable[[], Awaitable[Answered]], name: str) -> Answered:
+        """Do, under a credit of the caller, what must not stop half-way because the caller has given up."""
+
+        async def credited() -> Answered:
+            with self._credits.take(caller, Work.ACKNOWLEDGEMENT):
+                return await work()
+
+        return await self.tasks.complete(credited(), name)
 
     def _acknowledgement(self, peer: Peer) -> AbstractContextManager[None]:
         return self._credits.take(peer.name.id, Work.ACKNOWLEDGEMENT)

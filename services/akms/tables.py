@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import Boolean, Column, Connection, Float, Index, Integer, LargeBinary, MetaData, String, Table, select
 
 from keyhaul.link.tables import add_link_tables
 from keyhaul.store.interface import Schema
@@ -97,6 +97,7 @@ ERRANDS = Table(
     Column("facts", LargeBinary, nullable=False),
     Column("expires", Float),
     Index("errands_by_target", "target", "id"),
+    Index("errands_by_batch", "batch"),
     sqlite_autoincrement=True,
 )
 """What must still be told to a UKMS or another AKMS."""
@@ -104,3 +105,8 @@ ERRANDS = Table(
 add_link_tables(METADATA)
 
 SCHEMA = Schema(name="akms", version=1, metadata=METADATA)
+
+
+def store_of(connection: Connection, ukms: str) -> str | None:
+    """The identity of a UKMS's store as it last reported it."""
+    return connection.execute(select(UKMS_STORES.c.store).where(UKMS_STORES.c.ukms == ukms)).scalar_one_or_none()

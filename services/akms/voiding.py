@@ -7,6 +7,7 @@ idempotent; those that must reach somebody are errands.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
@@ -24,15 +25,21 @@ from keyhaul.transport.operations import DELIVERY_REVOKE, DELIVERY_VOID, PEER_QU
 from services.akms import batches, errands
 from services.akms.accounting import EXPIRED, VOID, Accounting, note_change
 from services.akms.asking import Asking
-from services.akms.batches import Batch, BatchConflict, Part
+from services.akms.batches import Batch, Part
 from services.akms.changes import uncount
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands, Facts, Finish
 from services.akms.holding import void_copies
 from services.akms.pace import Pace
 from services.akms.releasing import Releases
+from services.akms.tables import store_of
 
 MAXIMUM_QUERIED = 1024
+
+MAXIMUM_VOID = 262_144
+"""Void batches on record; a void of yet another batch of which nothing is known waits."""
+
+_BATCH = re.compile(r"[0-9a-f]{32}")
 
 
 class Voiding:
@@ -85,13 +92,24 @@ class Voiding:
         return QueryReply(states=await self._store.read(states))
 
     async def void(self, peer: Peer, message: VoidKeys) -> Voided:
-        """peer.void: give up what the master here has not issued; the answer is durable."""
+        """peer.void: give up what the master here has not issued; the answer is durable.
+
+        Raises:
+            ServiceError: malformed; forbidden (not a configured peer); conflict (another maker's batch); busy; or what
+                the master's UKMS says.
+        """
+        if not _BATCH.fullmatch(message.batch):
+            raise ServiceError(ErrorCode.MALFORMED, "a batch's name is 32 hexadecimal digits")
+        if peer.name.id not in self._peers:
+            raise ServiceError(ErrorCode.FORBIDDEN, "not a configured peer")
         await self._asking.finished(message.batch)
         expires = self._wall() + self._lifetime
 
         def bury(connection: Connection) -> Batch | None:
             known = batches.find(connection, message.batch)
             if known is None:
+                if batches.count_void(connection, Part.ASKER) >= MAXIMUM_VOID:
+                    raise ServiceError(ErrorCode.BUSY, "too many void batches are on record", retry_after_ms=5000)
                 batches.tombstone(connection, message.batch, peer.name.id, expires)
             return known
 
@@ -125,6 +143,8 @@ class Voiding:
         if batch is None or batch.master_ukms != neighbour.id:
             return Accepted()
         gone = _known(batch, message.key_ids)
+        if not gone:
+            return Accepted()
 
         def change(connection: Connection) -> list[str]:
             note_change(connection, batch, EXPIRED, gone, self._wall())
@@ -146,6 +166,9 @@ class Voiding:
         self._releases.recalled(batch.id)
         request = VoidKeys(batch=batch.id, key_ids=asked)
         reply = await self._delivery.call(batch.master_ukms, DELIVERY_VOID, request)
+        known = await self._store.read(lambda connection: store_of(connection, batch.master_ukms))
+        if known is not None and reply.store not in ("", known):
+            raise ServiceError(ErrorCode.BUSY, "this UKMS has a new store, which cannot tell what was issued")
         issued = [key_id for key_id in asked if key_id in set(reply.issued)]
         if batch.state is KeyState.RELEASED:
             return [key_id for key_id in asked if key_id not in set(issued)], issued
@@ -177,6 +200,9 @@ class Voiding:
 
     async def _drop_prepared(self, batch: Batch) -> None:
         def change(connection: Connection) -> list[str]:
+            present = batches.find(connection, batch.id)
+            if present is None or present.state is not KeyState.PREPARED:
+                return []
             batches.move(connection, batch.id, KeyEvent.VOID)
             return void_copies(connection, batch)
 
@@ -237,15 +263,20 @@ class Voiding:
         return finish
 
     def _settle(self, connection: Connection, batch: Batch) -> list[str]:
+        present = batches.find(connection, batch.id)
+        if present is None or present.state is not KeyState.PREPARED:
+            return []
         batches.move(connection, batch.id, KeyEvent.RELEASE)
-        return []
+        if not batches.is_lost(present, {}):
+            return []
+        return [errands.add(connection, Errand(ErrandKind.VOID_AT_ASKER, batch.peer, batch.id, expires=batch.expires))]
 
     def _drop_copies(self, connection: Connection, batch: Batch, reply: Voided) -> list[str]:
         """The asker's answer is final: the copies of what was not issued go."""
         issued = set(reply.issued)
         present = batches.find(connection, batch.id)
-        if present is None:
-            raise BatchConflict("the batch is gone")
+        if present is None or present.state not in (KeyState.PREPARED, KeyState.RELEASED):
+            return []
         if not issued:
             batches.move(connection, batch.id, KeyEvent.VOID)
             return void_copies(connection, batch)

@@ -207,6 +207,8 @@ class Carrier:
         self._forwarding[effect.neighbour] = waiting + 1
         task = self._begin(self._forward(effect), "carrier-forward")
         self._sending[effect.message.reference] = task
+        # Not in the task: one that is cancelled before its first step never runs.
+        task.add_done_callback(lambda _: self._forwarded(effect))
 
     async def _forward(self, effect: SendForward) -> None:
         try:
@@ -215,9 +217,10 @@ class Carrier:
         except ServiceError as error:
             failure = _FAILURES.get(error.code, RelayFailure.UNREACHABLE)
             self._apply(self._relay.failed(effect.message.reference, failure, self._clock()))
-        finally:
-            self._forwarding[effect.neighbour] -= 1
-            self._sending.pop(effect.message.reference, None)
+
+    def _forwarded(self, effect: SendForward) -> None:
+        self._forwarding[effect.neighbour] -= 1
+        self._sending.pop(effect.message.reference, None)
 
     def _remaining(self, deadline: float) -> float:
         remaining = deadline - self._clock()

@@ -65,7 +65,9 @@ class Arrival:
 
     push: Push
     until: float
-    """End of the keys' life by this node's clock."""
+    """End of the life of the master's copies by this node's clock."""
+    slaves_until: float
+    """End of the life of the slaves' copies: no earlier."""
     sealed: dict[tuple[str, str], dict[KeyId, bytes]] = field(repr=False)
     """By side and holder."""
     issued: frozenset[KeyId] = frozenset()
@@ -115,7 +117,7 @@ def arrive(connection: Connection, arrival: Arrival, now: float) -> Arrived:
                 held_for=_encode(slaves).decode(),
                 void=False,
                 settled=for_master,
-                until=arrival.until,
+                until=arrival.slaves_until,
             )
         )
     elif for_master or slaves:
@@ -126,7 +128,7 @@ def arrive(connection: Connection, arrival: Arrival, now: float) -> Arrived:
                 for_master=known.for_master or for_master,
                 held_for=_encode(came_for + slaves).decode(),
                 settled=known.settled or for_master,
-                until=max(known.until, arrival.until),
+                until=max(known.until, arrival.slaves_until),
             )
         )
     rows = []
@@ -250,7 +252,7 @@ def _rows(arrival: Arrival, side: str, holder: str, event: KeyEvent, now: float)
     state = after(KeyState.PREPARED, event)
     sealed = arrival.sealed[side, holder]
     head = {"side": side, "holder": holder, "batch": arrival.push.batch}
-    held = {**head, "state": state, "until": arrival.until}
+    held = {**head, "state": state, "until": arrival.until if side == MASTER else arrival.slaves_until}
     issued = {**head, **ended(state, KeyEvent.ISSUE, now + ISSUED_KEPT)}
     return [
         {**issued, "key_id": key_id.bytes}

@@ -39,6 +39,7 @@ def material_of(push: Push, secret: bytes) -> dict[KeyId, KeyMaterial]:
         and set(push.held_for) <= set(push.slaves)
         and (push.for_master or push.held_for)
         and 0 < push.lifetime_ms <= 1000 * MAXIMUM_LIFETIME
+        and (push.slave_lifetime_ms == 0 or push.lifetime_ms <= push.slave_lifetime_ms <= 1000 * MAXIMUM_LIFETIME)
         and len(push.service_class) <= 32
         and 0 < push.size <= MAXIMUM_SIZE
         and not odd

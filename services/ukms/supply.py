@@ -34,6 +34,9 @@ ASK_DEADLINE = 5.0
 MAXIMUM_ASKS = 256
 """Calls to the AKMS at a time."""
 
+LONGEST_RETRY_MS = 60_000
+"""A longer wait than this is not kept, whoever asks for it."""
+
 Request = Callable[[RequestKeys, float], Awaitable[None]]
 """Sends a request to the AKMS, within so many seconds; raises ServiceError."""
 
@@ -138,7 +141,7 @@ class Supply:
     async def failed(self, failure: DeliveryFailed) -> None:
         """The AKMS will not serve a request."""
         await self._vault.request_ended(failure.request)
-        self._failed(failure.request, failure.reason, failure.retry_after_ms / 1000)
+        self._failed(failure.request, failure.reason, _pause_of(failure.retry_after_ms))
 
     async def void(self, request: VoidKeys) -> Voided:
         """Withdraw what of a batch has not been issued."""
@@ -235,12 +238,12 @@ class Supply:
     async def _not_asked(self, request: str, error: ServiceError) -> None:
         gone = error.code is ErrorCode.EXHAUSTED and error.retry_after_ms > 0
         if error.code in TRANSIENT and not gone:
-            self._failed(request, FailureReason.BUSY, error.retry_after_ms / 1000)
+            self._failed(request, FailureReason.BUSY, _pause_of(error.retry_after_ms))
             return
         if error.code not in REFUSALS and not gone:
             log.error("the AKMS did not take a request", code=error.code, reason=error.message)
         reason = FailureReason.NOT_PERMITTED if error.code in REFUSALS else FailureReason.NO_KEYS
-        self._failed(request, reason, error.retry_after_ms / 1000)
+        self._failed(request, reason, _pause_of(error.retry_after_ms))
 
     def _failed(self, request: str, reason: FailureReason, retry_after: float) -> None:
         buffer, _ = self._asked.pop(request, (None, 0.0))
@@ -287,9 +290,11 @@ class Supply:
             done.set_exception(error)
 
     async def _store_push(self, push: Push, material: dict[KeyId, KeyMaterial]) -> None:
-        until = self._clock() + push.lifetime_ms / 1000
+        now = self._clock()
+        until = now + push.lifetime_ms / 1000
+        slaves_until = now + max(push.lifetime_ms, push.slave_lifetime_ms) / 1000
         if not push.for_master:
-            await self._vault.arrive(push, material, until, ())
+            await self._vault.arrive(push, material, until, slaves_until, ())
             self._metrics.pushed.inc(len(material))
             return
         slaves = tuple(SaeId(name) for name in push.slaves)
@@ -300,7 +305,7 @@ class Supply:
             allotments, rest = buffer.allot(arriving, self._clock())
             revocations = self._revocations
             try:
-                new, keys = await self._vault.arrive(push, material, until, allotments)
+                new, keys = await self._vault.arrive(push, material, until, slaves_until, allotments)
             except MissingCopies as lost:
                 self._undo(buffer, allotments, {*material, *lost.missing}, revocations)
                 continue
@@ -345,3 +350,8 @@ class Supply:
             answer = self._answers.get(one)
             if answer is not None and not answer.done():
                 answer.set_exception(refusal)
+
+
+def _pause_of(retry_after_ms: int) -> float:
+    """Seconds that the AKMS asks for, within reason."""
+    return min(max(0, retry_after_ms), LONGEST_RETRY_MS) / 1000

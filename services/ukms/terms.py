@@ -175,7 +175,7 @@ class Terms:
         now = self._clock()
         if revocations != self._revocations:
             return await self._renew(sharing, deadline)
-        entry = _Entry(description, now, now + max(0.0, min(description.valid_ms / 1000, OUTAGE)))
+        entry = _Entry(description, now, now + min(max(0, description.valid_ms), round(1000 * OUTAGE)) / 1000)
         _make_room(self._entries)
         self._entries[sharing] = entry
         await self._keep(sharing, entry)
@@ -194,7 +194,7 @@ class Terms:
 
     @staticmethod
     def _unavailable(error: ServiceError) -> Refusal:
-        return unavailable(-(-error.retry_after_ms // 1000))
+        return unavailable(min(-(-error.retry_after_ms // 1000), 60))
 
     async def _refuse(self, sharing: Sharing) -> None:
         _make_room(self._refused)

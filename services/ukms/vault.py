@@ -95,7 +95,12 @@ class Vault:
         await self._store.write(change)
 
     async def arrive(
-        self, push: Push, material: dict[KeyId, KeyMaterial], until: float, allotments: Iterable[Allotment]
+        self,
+        push: Push,
+        material: dict[KeyId, KeyMaterial],
+        until: float,
+        slaves_until: float,
+        allotments: Iterable[Allotment],
     ) -> tuple[bool, list[Keys]]:
         """Take a checked push in, and issue in the same transaction what waiting requests get.
 
@@ -115,7 +120,7 @@ class Vault:
         if push.for_master:
             kept = {key_id: bits for key_id, bits in material.items() if key_id not in issued}
             sealed[MASTER, push.master] = self._sealed(kept, MASTER, push.master)
-        arrival = copies.Arrival(push, until, sealed, issued, before)
+        arrival = copies.Arrival(push, until, slaves_until, sealed, issued, before)
         now = self._clock()
         try:
             arrived = await self._store.write(lambda connection: copies.arrive(connection, arrival, now))
@@ -158,7 +163,9 @@ class Vault:
     async def void(self, batch: str, key_ids: Collection[KeyId]) -> Voided:
         """Withdraw what of a batch has not been issued (no `key_ids`: all of it)."""
         now = self._clock()
-        return await self._store.write(lambda connection: reconcile.void(connection, batch, key_ids, now))
+        answer = await self._store.write(lambda connection: reconcile.void(connection, batch, key_ids, now))
+        answer.store = self.store_id
+        return answer
 
     async def states(self, names: Sequence[str]) -> list[BatchState]:
         """The state of each batch."""

@@ -171,3 +171,11 @@ async def test_nonsense_is_malformed(bench: Any, records: list[UsageRecord], cha
     with pytest.raises(ServiceError) as error:
         await bench.call("akms-2", AAA_USAGE, Usage(records=records, changes=changes))
     assert error.value.code is ErrorCode.MALFORMED
+
+
+@pytest.mark.parametrize("size", [0, -8, 65_544, 2**64, 10**400])
+async def test_a_size_that_no_key_has_is_malformed(bench: Any, size: int) -> None:
+    used = record((await granted(bench)).id)
+    used.size = size
+    assert (await refused(bench, used)).code is ErrorCode.MALFORMED
+    assert days(bench) == []

@@ -333,6 +333,7 @@ class Ukms:
         self.revoked: list[Revoke] = []
         self.requests: dict[str, asyncio.Future[list[UUID]]] = {}
         self.failures: dict[str, DeliveryFailed] = {}
+        self.pushed: list[Push] = []
         self.new_store()
 
     def new_store(self) -> None:
@@ -403,6 +404,7 @@ class Ukms:
         length = push.size // 8
         assert len(secret) == length * len(push.key_ids)
         assert push.lifetime_ms > 0
+        self.pushed.append(push)
         if push.batch in self.void:
             raise ServiceError(ErrorCode.CONFLICT, "void")
         if push.for_master:
@@ -432,7 +434,7 @@ class Ukms:
         ]
         if not known:
             self.void.add(request.batch)
-            return Voided(voided=request.key_ids)
+            return Voided(voided=request.key_ids, store=self.store)
         wanted = set(request.key_ids) or {key_id for _, key_id, _ in known}
         issued = {key_id for holder, key_id, copy in known if holder[0] == "master" and copy.state == "issued"}
         for _, key_id, copy in known:
@@ -441,7 +443,7 @@ class Ukms:
         if not issued:
             self.void.add(request.batch)
             self.unsettled.discard(request.batch)
-        return Voided(voided=sorted(wanted - issued), issued=sorted(wanted & issued))
+        return Voided(voided=sorted(wanted - issued), issued=sorted(wanted & issued), store=self.store)
 
     def issue(self, master: str, key_ids: list[UUID]) -> None:
         for key_id in key_ids:

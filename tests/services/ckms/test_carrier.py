@@ -430,3 +430,15 @@ async def test_an_unexpected_error_in_a_task_ends_the_service() -> None:
         async with asyncio.timeout(5):
             await running
     assert error.group_contains(RuntimeError, match="a defect")
+
+
+async def test_a_batch_cancelled_before_it_was_sent_occupies_nothing(bench: Bench) -> None:
+    """What came and failed between two steps of the loop: its sending never began, and still frees its place."""
+    for number in range(2 * FORWARDS_PER_NEIGHBOUR):
+        await bench.forward(reference=f"{number:016x}")
+        bench.relay.lost("ckms-3", bench.now)
+        bench.carrier._drop_settled()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await bench.forward(reference="e" * 16)
+    assert (await bench.sent_to("ckms-3")).label == OUT

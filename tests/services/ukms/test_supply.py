@@ -449,3 +449,13 @@ async def test_keys_of_another_class_than_described_are_not_handed_out(site: Any
     site.link.permit("a", "b", service_class="gold")
     assert len((await site.kme.enc_keys(A, "b", KeyRequest())).keys) == 1
     assert len(site.link.described) == 2
+
+
+async def test_a_wait_beyond_all_bounds_is_cut(site: Any) -> None:
+    site.link.serving = False
+    waiting = asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest()))
+    request = await site.link.wait_for_request()
+    failure = DeliveryFailed(request=request.request, reason=FailureReason.NO_KEYS, retry_after_ms=10**400)
+    await site.link.deliver(DELIVERY_FAILED, failure)
+    refusal = await refusal_of(waiting)
+    assert (refusal.status, refusal.retry_after) == (503, 60)

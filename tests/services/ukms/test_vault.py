@@ -317,3 +317,35 @@ async def test_an_unequal_push_is_refused_whole(site: Any) -> None:
         await site.link.deliver(DELIVERY_PUSH, push, bytes(95))
     assert caught.value.code is ErrorCode.MALFORMED
     assert await count(site) == 0
+
+
+async def test_slaves_beside_the_master_have_their_own_lifetime(site: Any, deliver: Any, clock: Any) -> None:
+    site.link.permit("a", "b", "c")
+    site.link.held_for = ["b", "c"]
+    site.link.serving = False
+    asking = asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest(number=1, additional_slave_SAE_IDs=["c"])))
+    asked = await site.link.wait_for_request()
+    push, _ = await site.link.push(asked, lifetime_ms=1_000_000, slave_lifetime_ms=1_600_000)
+    (one,) = ids(await asking)
+    clock.now += 1_500
+    await site.upkeep.expire()
+    await site.vault.purge()
+    assert ids(await site.kme.dec_keys(B, "a", [one])) == [one]
+    clock.now += 101
+    assert (await refusal_of(site.kme.dec_keys(C, "a", [one]))).status == 400
+    assert push.key_ids == [one]
+
+
+@pytest.mark.parametrize("lifetime", [-1, 1, 3_599_999, 31 * 86_400_000, 10**400])
+async def test_a_slaves_lifetime_is_no_shorter_than_the_masters(deliver: Any, lifetime: int) -> None:
+    with pytest.raises(ServiceError) as refused:
+        await deliver(held(slave_lifetime_ms=lifetime))
+    assert refused.value.code is ErrorCode.MALFORMED
+
+
+async def test_a_void_tells_whose_store_answers(site: Any, deliver: Any) -> None:
+    push = held()
+    await deliver(push)
+    for batch in (push.batch, uuid.uuid4().hex):
+        answer = await site.link.deliver(DELIVERY_VOID, VoidKeys(batch=batch))
+        assert answer.store == site.store.store_id
