@@ -24,6 +24,12 @@ def key_id(source: Source = random_bytes) -> uuid.UUID:
     return uuid.UUID(bytes=source(16), version=4)
 
 
+def key_ids(count: int, source: Source = random_bytes) -> list[uuid.UUID]:
+    """Return that many random UUIDv4, as `key_id`, from one draw."""
+    drawn = source(16 * count)
+    return [uuid.UUID(bytes=drawn[start : start + 16], version=4) for start in range(0, len(drawn), 16)]
+
+
 def identifier(source: Source = random_bytes) -> str:
     """Return a random 128-bit identifier as 32 hexadecimal digits."""
     return source(16).hex()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from keyhaul.identity.names import ServiceName
-from keyhaul.randomness import Source, identifier, key_id
+from keyhaul.randomness import Source, identifier, key_ids
 from keyhaul.store.interface import Store
 from keyhaul.transport.messages.aaa import Grant
 from keyhaul.transport.messages.access import RequestKeys
@@ -61,7 +61,7 @@ class LocalKeys:
             sites=sites_under(chosen, self._own.id),
             service_class=grant.service_class,
             size=message.size,
-            key_ids=[key_id(self._source) for _ in range(message.number)],
+            key_ids=key_ids(message.number, self._source),
             expires=self._wall() + self._lifetime,
         )
         bits = self._source(message.number * message.size // 8)

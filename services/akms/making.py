@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from keyhaul.identity.names import ServiceName
 from keyhaul.keys.grants import InvalidGrant, verify
 from keyhaul.keys.states import KeyEvent
-from keyhaul.randomness import Source, identifier, key_id
+from keyhaul.randomness import Source, identifier, key_ids
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls, Peer
@@ -166,7 +166,7 @@ class Making:
             sites=sites_under(message.slaves, self._own.id),
             service_class=grant.service_class,
             size=message.size,
-            key_ids=[key_id(self._source) for _ in range(message.number)],
+            key_ids=key_ids(message.number, self._source),
             expires=self._wall() + self._lifetime,
         )
         bits = self._source(message.number * message.size // 8)

@@ -149,16 +149,12 @@ def issue(connection: Connection, master: SaeId, key_ids: Collection[KeyId], now
     Raises:
         MissingCopies: some are void, expired or issued.
     """
+    # Found by the primary key alone: with the state in it, the statement would walk the index of all released copies.
     mine = and_(
-        copies.c.key_id.in_([key_id.bytes for key_id in key_ids]),
-        copies.c.side == MASTER,
-        copies.c.holder == master,
-        copies.c.state == KeyState.RELEASED,
+        copies.c.key_id.in_([key_id.bytes for key_id in key_ids]), copies.c.side == MASTER, copies.c.holder == master
     )
-    found = {
-        KeyId(bytes=key_id): bits
-        for key_id, bits in connection.execute(select(copies.c.key_id, copies.c.bits).where(mine, copies.c.until > now))
-    }
+    rows = connection.execute(select(copies.c.key_id, copies.c.bits, copies.c.state, copies.c.until).where(mine))
+    found = {KeyId(bytes=row.key_id): row.bits for row in rows if row.state == KeyState.RELEASED and row.until > now}
     if len(found) != len(key_ids):
         raise MissingCopies(set(key_ids) - set(found))
     connection.execute(update(copies).where(mine).values(ended(KeyState.RELEASED, KeyEvent.ISSUE, now + ISSUED_KEPT)))
