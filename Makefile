@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Debian packages that the tests use as independent HTTP/2 tools.
 DEBIAN := curl nghttp2-client procps
 
-.PHONY: install demo test bench lint lock format clean
+.PHONY: install demo test fuzz bench lint lock format clean
 
 install: $(VENV)/.installed
 
@@ -24,7 +24,12 @@ demo: install
 	$(BIN)/keyhaul demo deploy/berlin-bonn.toml
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Faults without end: the whole network under a simulated clock. Stops after SECONDS, prints seeds and findings.
+SECONDS ?= 600
+fuzz: install
+	$(BIN)/python -m tests.simulator --seconds $(SECONDS)
 
 bench: install
 	$(BIN)/python -m bench

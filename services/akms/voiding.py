@@ -114,7 +114,7 @@ class Voiding:
             return known
 
         batch = await self._store.write(bury)
-        if batch is None:
+        if batch is None or _is_tombstone(batch):
             return Voided()
         if batch.part is not Part.ASKER or batch.peer != peer.name.id:
             raise ServiceError(ErrorCode.CONFLICT, "not a batch of this maker")
@@ -298,3 +298,8 @@ def _known(batch: Batch, key_ids: Iterable[UUID]) -> list[UUID]:
 
 def _key_ids(errand: Errand) -> list[UUID]:
     return [UUID(key_id) for key_id in errand.facts.key_ids]
+
+
+def _is_tombstone(batch: Batch) -> bool:
+    """Whether a batch was void before it came: it never will, whoever laid the stone and whoever asks."""
+    return batch.part is Part.ASKER and batch.state is KeyState.VOID and not batch.key_ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -444,3 +445,11 @@ async def test_a_site_is_what_aaa_says(town: Town) -> None:
     request = request_of(town)
     request.slaves = [*request.slaves, SlaveSite("sae-22a", "ukms-22", "akms-2")]
     await refused(town, request)
+
+
+async def test_a_thief_who_voids_a_foreign_name_first_leaves_nothing_undecided(town: Town) -> None:
+    """The maker of a batch that another AKMS had declared void learns that it will never be released."""
+    batch = identifier()
+    await town.a.store.write(lambda c: batches.tombstone(c, batch, "akms-9", time.time() + 3600))
+    reply = await town.to_akms(name("akms-2"), town.b.certificate, "akms-1", PEER_VOID, VoidKeys(batch=batch))
+    assert reply.issued == []
