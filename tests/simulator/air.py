@@ -1,0 +1,297 @@
+"""Connections between simulated processes: real encoding, admission and typed calls, over lines that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+from cryptography import x509
+
+from keyhaul.identity.names import ServiceName
+from keyhaul.transport import codec
+from keyhaul.transport.caller import DEADLINE_HEADER, Answer
+from keyhaul.transport.calls import TypedCalls
+from keyhaul.transport.http2_events import RequestArrived
+from keyhaul.transport.interface import Peer, Routes
+from keyhaul.transport.limits import Limits
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
+from keyhaul.transport.messages.link import Sealed
+from keyhaul.transport.metrics import TransportMetrics
+from keyhaul.transport.operations import OPERATIONS
+from keyhaul.transport.serving import Service
+from tests.simulator.loop import OUTSIDE, Life
+
+FASTEST, SLOWEST = 0.0005, 0.004
+"""Seconds one way, without faults."""
+
+OVERTAKEN = 0.05
+"""Seconds by which a message is late that others overtake."""
+
+KEPT = 64
+"""Sealed messages of a line that may be replayed."""
+
+UP_AGAIN = (0.05, 0.6)
+"""Seconds until a connection that broke stands again."""
+
+_SEALED = frozenset(operation.path for operation in OPERATIONS.values() if operation.sealed)
+_LINK = _SEALED | {OPERATIONS[name].path for name in ("link.hello", "link.establish", "link.wake")}
+
+
+class Process(Protocol):
+    """What the air needs of a process."""
+
+    name: ServiceName
+    life: Life | None
+    server: Server | None
+    serves: bool
+
+
+class Faults(Protocol):
+    """Decides what goes wrong."""
+
+    def fate(self, path: str) -> str:
+        """What becomes of a message: "" or a kind of fault."""
+        ...
+
+    def count(self, kind: str) -> None:
+        """A fault happened."""
+        ...
+
+
+class Server(Service):
+    """The transport's own server, which tells of handlers that fail."""
+
+    def __init__(self, own: ServiceName, routes: Routes, failed: Callable[[str, Exception], None], alarm: Any) -> None:
+        super().__init__(own, routes, metrics=TransportMetrics.on(None), alarm=alarm)
+        self._failed = failed
+
+    def _report(self, operation: str, peer: Peer, error: Exception) -> str:
+        self._failed(operation, error)
+        return "error"
+
+
+@dataclass(eq=False)
+class Exchange:
+    """A request on its way, and its answer."""
+
+    caller: Process
+    server: Process
+    path: str
+    line: Line
+    epoch: int
+    end: float
+    answer: asyncio.Future[Answer]
+    handlers: list[asyncio.Future[Answer]] = field(default_factory=list)
+
+    def fail(self) -> None:
+        """The connection is gone."""
+        if not self.answer.done():
+            self.answer.set_exception(ServiceError(ErrorCode.UNREACHABLE, "the connection is gone"))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer: the server stops what it does."""
+        for handler in self.handlers:
+            handler.cancel()
+
+
+@dataclass(eq=False)
+class Line:
+    """The connections between two services."""
+
+    epoch: int = 0
+    up_at: float = 0.0
+    cut: bool = False
+    slow: float = 0.0
+    """Seconds more, one way."""
+    exchanges: set[Exchange] = field(default_factory=set)
+    heard: deque[tuple[Process, Process, str, bytes]] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+
+class Air:
+    """Everything between the processes."""
+
+    def __init__(self, chance: Random, faults: Faults, certificates: Callable[[str], x509.Certificate]) -> None:
+        self._chance = chance
+        self._faults = faults
+        self._certificates = certificates
+        self.processes: dict[str, Process] = {}
+        self.lines: dict[frozenset[str], Line] = {}
+        self.messages = 0
+
+    def line(self, one: str, other: str) -> Line:
+        """The line between two services."""
+        return self.lines.setdefault(frozenset((one, other)), Line())
+
+    def standing(self, caller: Process, peer: str) -> bool:
+        """Whether a connection stands."""
+        line = self.line(caller.name.id, peer)
+        server = self.processes.get(peer)
+        now = asyncio.get_running_loop().time()
+        return not line.cut and now >= line.up_at and server is not None and server.life is not None and server.serves
+
+    def reset(self, one: str, other: str) -> None:
+        """Break the connections between two services; they come back by themselves."""
+        line = self.line(one, other)
+        line.epoch += 1
+        line.up_at = asyncio.get_running_loop().time() + self._chance.uniform(*UP_AGAIN)
+        for exchange in sorted(line.exchanges, key=lambda exchange: (exchange.path, exchange.end)):
+            exchange.fail()
+        line.exchanges.clear()
+
+    def gone(self, service: str) -> None:
+        """A process died: all its connections break."""
+        for ends in list(self.lines):
+            if service in ends:
+                one, *other = sorted(ends)
+                self.reset(one, *other)
+
+    def certificate(self, service: str) -> x509.Certificate:
+        """The certificate of a service."""
+        return self._certificates(service)
+
+    async def carry(self, caller: Process, server: str, path: str, body: bytes, end: float) -> Answer:
+        """Carry a request to its server and the answer back."""
+        loop = asyncio.get_running_loop()
+        line = self.line(caller.name.id, server)
+        exchange = Exchange(caller, self.processes[server], path, line, line.epoch, end, loop.create_future())
+        line.exchanges.add(exchange)
+        if path in _LINK:
+            line.heard.append((caller, exchange.server, path, body))
+        self._send(exchange, body, lambda arriving: self._arrive(exchange, arriving))
+        try:
+            async with asyncio.timeout_at(end):
+                return await exchange.answer
+        except TimeoutError:
+            raise ServiceError(ErrorCode.DEADLINE, "no answer in time") from None
+        finally:
+            line.exchanges.discard(exchange)
+            if exchange.handlers:
+                loop.call_later(self._delay(line), exchange.abandon, context=OUTSIDE)
+
+    def replay(self, line: Line) -> bool:
+        """Send a sealed message of some time ago once more; nobody waits for the answer."""
+        if not line.heard:
+            return False
+        caller, server, path, body = self._chance.choice(list(line.heard))
+        loop = asyncio.get_running_loop()
+        exchange = Exchange(caller, server, path, line, line.epoch, loop.time() + 5.0, loop.create_future())
+        exchange.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception(), context=OUTSIDE)
+        self._arrive(exchange, body)
+        return True
+
+    def _delay(self, line: Line) -> float:
+        return self._chance.uniform(FASTEST, SLOWEST) + line.slow
+
+    def _send(self, exchange: Exchange, body: bytes, arrive: Callable[[bytes], None]) -> None:
+        """One way: whatever happens to a message happens here."""
+        self.messages += 1
+        loop = asyncio.get_running_loop()
+        delays = [self._delay(exchange.line)]
+        fate = self._faults.fate(exchange.path)
+        if fate:
+            self._faults.count(fate)
+        match fate:
+            case "lost":
+                return
+            case "reset":
+                ends = exchange.caller.name.id, exchange.server.name.id
+                loop.call_later(delays[0] / 2, self.reset, *ends, context=OUTSIDE)
+            case "doubled":
+                delays.append(delays[0] + self._chance.uniform(0.0, 0.5))
+            case "reordered":
+                delays[0] += self._chance.uniform(0.0, OVERTAKEN)
+            case "delayed":
+                delays[0] += self._chance.uniform(0.2, 8.0)
+            case "corrupted" if exchange.path in _LINK:
+                body = self._corrupted(body)
+            case "corrupted":
+                # Transport security ends a connection on which anything was changed.
+                loop.call_later(delays[0], self.reset, exchange.caller.name.id, exchange.server.name.id)
+                return
+        for delay in delays:
+            loop.call_later(delay, self._deliver, exchange, body, arrive, context=OUTSIDE)
+
+    def _deliver(self, exchange: Exchange, body: bytes, arrive: Callable[[bytes], None]) -> None:
+        if exchange.line.epoch == exchange.epoch and not exchange.line.cut:
+            arrive(body)
+
+    def _arrive(self, exchange: Exchange, body: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        server = exchange.server
+        if server.life is None or server.server is None or not server.serves:
+            exchange.fail()
+            return
+        remaining = max(1, int((exchange.end - loop.time()) * 1000))
+        headers = {DEADLINE_HEADER: str(remaining).encode()}
+        request = RequestArrived(1, b"POST", exchange.path.encode(), headers, body)
+        peer = Peer(exchange.caller.name, self._certificates(exchange.caller.name.id))
+        handler = server.life.ask(server.server.answer(peer, request))
+        exchange.handlers.append(handler)
+        handler.add_done_callback(lambda done: self._answered(exchange, done), context=OUTSIDE)
+
+    def _answered(self, exchange: Exchange, done: asyncio.Future[Answer]) -> None:
+        exchange.handlers.remove(done)
+        if done.cancelled() or done.exception() is not None:
+            return
+        status, body = done.result()
+        self._send(exchange, body, lambda arriving: self._return(exchange, status, arriving))
+
+    def _return(self, exchange: Exchange, status: int, body: bytes) -> None:
+        if not exchange.answer.done():
+            exchange.answer.set_result((status, body))
+
+    def _corrupted(self, body: bytes) -> bytes:
+        """The same message with one bit of its content changed, or cut short."""
+        try:
+            sealed = msgspec.json.decode(body, type=Sealed)
+        except msgspec.DecodeError:
+            place = self._chance.randrange(max(1, len(body)))
+            return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :] if body else b"{"
+        parts = [name for name in ("header", "clear", "secret", "tag") if getattr(sealed, name)]
+        name = self._chance.choice(parts)
+        content = bytearray(getattr(sealed, name))
+        content[self._chance.randrange(len(content))] ^= 1 << self._chance.randrange(8)
+        setattr(sealed, name, bytes(content))
+        return codec.encode(sealed)
+
+
+class _Connection:
+    """A connection that stands, as `TypedCalls` uses it."""
+
+    def __init__(self, air: Air, caller: Process, peer: Peer) -> None:
+        self._air = air
+        self._caller = caller
+        self.peer = peer
+
+    async def exchange(self, path: str, body: bytes, end: float) -> Answer:
+        return await self._air.carry(self._caller, self.peer.name.id, path, body, end)
+
+
+class SimulatedCalls(TypedCalls):
+    """The transport's own typed calls over a simulated connection."""
+
+    def __init__(self, air: Air, caller: Process, peer: ServiceName) -> None:
+        super().__init__(caller.name, peer, limits=Limits(), pending=1024)
+        self._air = air
+        self._caller = caller
+        self._to = peer
+
+    def _standing(self) -> Any:
+        if not self._air.standing(self._caller, self._to.id):
+            return None
+        return _Connection(self._air, self._caller, Peer(self._to, self._air.certificate(self._to.id)))
+
+    async def _connection(self, end: float) -> Any:
+        loop = asyncio.get_running_loop()
+        patience = min(end, loop.time() + 1.0)
+        while loop.time() < patience:
+            await asyncio.sleep(0.05)
+            if (standing := self._standing()) is not None:
+                return standing
+        raise ServiceError(ErrorCode.UNREACHABLE, "no connection stands")

@@ -1,0 +1,97 @@
+"""The QKD modules of one link: keys that one end gets, and the other by ID. They overflow, disagree and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from random import Random
+
+from keyhaul.keys.etsi014 import KEYS_NOT_FOUND, Key, KeyContainer, Status
+from keyhaul.transport.etsi014 import Etsi014Error, Etsi014Unreachable
+
+KEY_SIZE = 256
+CAPACITY = 4_096
+"""Keys that wait for the other end at most."""
+
+
+class ModulePair:
+    """What both modules of a link have in common."""
+
+    def __init__(self, chance: Random, rate: float) -> None:
+        self._chance = chance
+        self._rate = rate
+        self._stock = 400.0
+        self._since = 0.0
+        self.waiting: dict[uuid.UUID, bytes] = {}
+        self.stopped = False
+        self.disagree = 0
+        """Keys still to come that differ between the ends."""
+        self.forget = 0
+        """Keys still to come that the other end never has."""
+
+    def stored(self, now: float) -> int:
+        """Keys that can be had."""
+        self._stock = min(1_000.0, self._stock + (now - self._since) * self._rate)
+        self._since = now
+        return int(self._stock)
+
+    def make(self, number: int, size: int, now: float) -> list[Key]:
+        """Make keys for one end, and keep them for the other."""
+        if number > self.stored(now):
+            raise Etsi014Error(503, "no keys", 1.0)
+        self._stock -= number
+        keys = [
+            Key(uuid.UUID(bytes=self._chance.randbytes(16), version=4), self._chance.randbytes(size // 8))
+            for _ in range(number)
+        ]
+        for key in keys:
+            if self.forget:
+                self.forget -= 1
+                continue
+            bits = key.key
+            if self.disagree:
+                self.disagree -= 1
+                bits = self._chance.randbytes(len(bits))
+            self.waiting[key.key_ID] = bits
+            if len(self.waiting) > CAPACITY:
+                del self.waiting[next(iter(self.waiting))]
+        return keys
+
+    def overflow(self) -> None:
+        """Everything that waits for the other end drops out."""
+        self.waiting.clear()
+
+
+class SimulatedModule:
+    """One end of a pair, as the link of one process sees it."""
+
+    def __init__(self, pair: ModulePair, chance: Random) -> None:
+        self._pair = pair
+        self._chance = chance
+
+    async def status(self, slave: str, *, deadline: float) -> Status:
+        """See `Client014`."""
+        now = await self._pass()
+        return Status("a", "b", "c", slave, KEY_SIZE, self._pair.stored(now), 100_000, 128, 1024, 64, 0)
+
+    async def get_key(self, slave: str, *, number: int, size: int | None, deadline: float) -> KeyContainer:
+        """See `Client014`."""
+        now = await self._pass()
+        return KeyContainer(self._pair.make(number, size or KEY_SIZE, now))
+
+    async def get_key_with_ids(self, master: str, ids: Sequence[uuid.UUID], *, deadline: float) -> KeyContainer:
+        """See `Client014`."""
+        await self._pass()
+        if any(each not in self._pair.waiting for each in ids):
+            raise Etsi014Error(400, KEYS_NOT_FOUND)
+        keys = KeyContainer([Key(each, self._pair.waiting.pop(each)) for each in ids])
+        await self._pass()
+        return keys
+
+    async def _pass(self) -> float:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._chance.uniform(0.0005, 0.003))
+        if self._pair.stopped:
+            raise Etsi014Unreachable("away")
+        return loop.time()
