@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Debian packages that the tests use as independent HTTP/2 tools.
-DEBIAN := curl nghttp2-client procps
+# Debian packages that the tests use: independent HTTP tools, a compiler for fault shims, network namespaces.
+DEBIAN := curl nghttp2-client procps gcc libc6-dev iproute2 util-linux mount
 
 .PHONY: install demo test fuzz bench lint lock format clean
 
