@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
@@ -73,6 +74,13 @@ class Channel(TypedCalls):
     async def start(self) -> None:
         """Begin to dial; returns at once."""
         self._dialler.start()
+
+    def redial(self) -> Awaitable[None]:
+        """Leave the present connection for a new one, whose handshake uses the identity's files as they are now.
+
+        Calls from here on wait for the new connection; the awaitable ends when the former is closed.
+        """
+        return self._dialler.redial()
 
     async def close(self) -> None:
         """Stop dialling, let calls finish for a moment, close the connection."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -113,13 +113,21 @@ class Dialler:
             raise ServiceError(ErrorCode.UNREACHABLE, f"{self._peer} cannot be reached: {self._trouble}")
         return self._wire
 
-    def renew(self, wire: Wire) -> None:
-        """The peer takes no more on this connection: dial another, let this one finish."""
+    def renew(self, wire: Wire, why: str = "the peer is leaving") -> None:
+        """Nothing more goes over this connection: dial another, let this one finish."""
         if wire is self._wire and self._over is not None:
             self._replaced.add(wire)
             wire.on_gone = lambda: self._replaced.discard(wire)
-            self._lost("the peer is leaving")
+            self._lost(why)
             self._over.set()
+
+    def redial(self) -> Awaitable[None]:
+        """Leave the present connection at once, and dial another; await the end of what is under way on the former."""
+        wire = self._wire
+        if wire is None:
+            return asyncio.sleep(0)
+        self.renew(wire, "it is made anew")
+        return farewell(wire, self._settings.farewell)
 
     async def close(self) -> None:
         """Stop dialling; let what is under way finish for a moment, then close."""

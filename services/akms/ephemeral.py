@@ -58,6 +58,11 @@ class EphemeralKeys:
         self._signing_key = signing_key
         self._current: dict[str, EphemeralKey] = {}
 
+    def renew(self, signing_key: MLDSA65PrivateKey) -> None:
+        """Sign with another key from now on; what was signed with the former is offered no more."""
+        self._signing_key = signing_key
+        self._current.clear()
+
     def borrow(self, maker: str, now: float) -> EphemeralKey:
         """Return the present key for a maker, made and signed where there is none young enough.
 

@@ -117,6 +117,10 @@ class Making:
         self.under_way: set[str] = set()
         """Batches whose outcome a task of this process still decides."""
 
+    def renew(self, signing_key: MLDSA65PrivateKey) -> None:
+        """Sign transfers with another key from now on."""
+        self._signing_key = signing_key
+
     async def request(self, peer: Peer, message: KeyRequest) -> Accepted:
         """peer.request: check a request of another AKMS and take it on.
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
 from keyhaul.config.loader import resolve
 from keyhaul.config.services import AkmsConfig, PeerSection
@@ -28,6 +28,9 @@ from keyhaul.transport.tls import service_client, service_server
 from services.akms.commands import Answers
 from services.akms.service import AccessKms, Terms
 from services.akms.tables import SCHEMA
+
+RENEWAL_LOOK = 1.0
+"""Seconds between looks at the identity's files."""
 
 
 class AkmsRole:
@@ -117,8 +120,40 @@ class AkmsRole:
                     }
                 )
             )
+            runtime.task(_follow_renewals(identity, service, list(peers.values())), "renewed certificates")
             runtime.ready()
             await stop.wait()
+
+
+async def _follow_renewals(identity: ServiceIdentity, service: AccessKms, peers: list[Channel]) -> None:
+    """Sign with the key of the certificate in force: other AKMSs check with the certificate of our connection."""
+    seen = _stamp(identity)
+    while True:
+        await asyncio.sleep(RENEWAL_LOOK)
+        stamp = _stamp(identity)
+        if stamp == seen:
+            continue
+        seen = stamp
+        try:
+            key, leaf = identity.signing_key(), identity.certificates()[0].public_key()
+        except IdentityError:
+            continue
+        if isinstance(leaf, MLDSA65PublicKey) and leaf.public_bytes_raw() == key.public_key().public_bytes_raw():
+            left = [peer.redial() for peer in peers]
+            service.renew(key)
+            await asyncio.gather(*left)
+
+
+def _stamp(identity: ServiceIdentity) -> tuple[tuple[int, int] | None, ...]:
+    return tuple(_changed(path) for path in (identity.certificate, identity.key))
+
+
+def _changed(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_ino
 
 
 def _dialled(config: AkmsConfig) -> list[PeerSection]:

@@ -200,6 +200,11 @@ class AccessKms:
         )
         self._describing = Describing(own, grants)
 
+    def renew(self, signing_key: MLDSA65PrivateKey) -> None:
+        """Sign with the key of a renewed certificate from now on."""
+        self._keys.renew(signing_key)
+        self.making.renew(signing_key)
+
     def serve(self, routes: Routes) -> None:
         """Add the handlers for the CKMS, other AKMSs and UKMSs."""
         routes.add(CARRIER_DELIVER, self.carrier.deliver)

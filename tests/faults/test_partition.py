@@ -1,0 +1,116 @@
+"""A network in two namespaces, and the cable between them pulled out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.ground import BACK, Circumstances, Ground
+from tests.faults.namespaces import Namespaces
+from tests.faults.oracle import under_load
+from tests.network.conftest import SMALL, keyhaul
+from tests.network.load import more
+
+pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]
+
+BASE = "10.212.0."
+"""Addresses inside the namespaces only; nothing of the machine's own network is touched."""
+WEST = {"west": 1, "a": 2, "dc": 100}
+EAST = {"m": 3, "d": 4, "b": 5, "east": 6}
+PREFIXED = ("address", "url")
+
+
+@pytest.fixture
+def ground_in_two(need: Callable[..., None]) -> Iterator[tuple[Ground, Namespaces, Namespaces]]:
+    """A network whose western nodes are in one namespace, the eastern in another, and the users' namespace."""
+    need("ip", "unshare", "nsenter", "setpriv", root=True)
+    scratch = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))
+    users, west, east = (Namespaces(network=True) for _ in range(3))
+    try:
+        connect(users, west, east)
+        local = f"127.212.{os.getpid() % 256}."
+        keyhaul("network", "init", SMALL, "--out", scratch / "n", "--loopback", f"{local}0")
+        readdress(scratch / "n", local)
+        made = Ground(scratch / "n")
+        for service in made.services:
+            node = made.network.service(service)["node"]
+            made.put_under(service, Circumstances(prefix=(west if node in WEST else east).prefix))
+        try:
+            yield made, users, west
+        finally:
+            made.down()
+    finally:
+        for each in (users, west, east):
+            each.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def connect(users: Namespaces, west: Namespaces, east: Namespaces) -> None:
+    """One cable between west and east, and one from the users to each."""
+    for side in (users, west, east):
+        side.run("ip", "link", "set", "lo", "up")
+    west.run("ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", str(east.pid))
+    for side, nodes in ((west, WEST), (east, EAST)):
+        for number in nodes.values():
+            side.run("ip", "address", "add", f"{BASE}{number}/24", "dev", "cable")
+        side.run("ip", "link", "set", "cable", "up")
+    for number, (side, name, site) in enumerate(((west, "west", 1), (east, "east", 6)), start=1):
+        users.run("ip", "link", "add", name, "type", "veth", "peer", "name", "users", "netns", str(side.pid))
+        users.run("ip", "address", "add", f"10.213.{number}.1/24", "dev", name)
+        side.run("ip", "address", "add", f"10.213.{number}.2/24", "dev", "users")
+        users.run("ip", "link", "set", name, "up")
+        side.run("ip", "link", "set", "users", "up")
+        users.run("ip", "route", "add", f"{BASE}{site}/32", "via", f"10.213.{number}.2")
+
+
+def readdress(directory: Path, local: str) -> None:
+    """Every address but those of the operations pages, which stay on loopback."""
+    for config in directory.glob("nodes/*/*/config.toml"):
+        lines = config.read_text().splitlines(keepends=True)
+        moved = [line.replace(local, BASE) if line.startswith(PREFIXED) else line for line in lines]
+        config.write_text("".join(moved))
+    listing = directory / "network.json"
+    facts = json.loads(listing.read_text())
+    for entry in (*facts["services"], *facts["saes"]):
+        for name in ("address", "ukms"):
+            if name in entry:
+                entry[name] = entry[name].replace(local, BASE)
+    listing.write_text(json.dumps(facts))
+
+
+@pytest.mark.long
+def test_both_sides_of_a_partition_come_back_to_one_view(
+    ground_in_two: tuple[Ground, Namespaces, Namespaces],
+) -> None:
+    ground, users, west = ground_in_two
+
+    async def work() -> None:
+        await ground.up()
+        clients = {sae.id: sae.client() for sae in ground.network.saes}
+        try:
+            async with under_load(ground, clients, alarms={"usage-not-recorded"}) as case:
+                await more(case.seen, 40, BACK)
+                west.run("ip", "link", "set", "cable", "down")
+                cut_off = {"akms-a", "akms-b", "ckms-a", "ckms-m", "ckms-d"}
+                async with asyncio.timeout(BACK):
+                    while not cut_off <= (await ground.lacks(ground.services)).keys():
+                        await asyncio.sleep(0.1)
+                refused = case.seen.refused
+                async with asyncio.timeout(BACK):
+                    while case.seen.refused < refused + 8:
+                        await asyncio.sleep(0.1)
+                west.run("ip", "link", "set", "cable", "up")
+                await ground.serving()
+                await more(case.seen, 80, BACK)
+        finally:
+            for client in clients.values():
+                await client.close()
+
+    users.run_loop(work)
