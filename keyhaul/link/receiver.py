@@ -83,16 +83,7 @@ class ReceiverDirection:
 
     def reconciled(self, view: Reconciliation) -> Record:
         """The change that makes a reconciliation durable at this end."""
-        state = self._state
-        return Record(
-            Side.INCOMING,
-            DirectionState(
-                {stream: max(view.granted[stream], state.bounds[stream]) for stream in STREAMS},
-                {stream: max(view.ends[stream], state.ends[stream]) for stream in STREAMS},
-                max(view.last_block, state.last_block),
-            ),
-            keep_only=view.kept,
-        )
+        return Record(Side.INCOMING, self._state.reconciled(view, view.granted), keep_only=view.kept)
 
     def begin(self, channel: Channel, view: Reconciliation, record: Record) -> int:
         """Enter a session, after its record was written; return how many bytes of pad were burned."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keyhaul.link.pads import Block
+from keyhaul.link.reconciliation import STREAMS, Reconciliation
 from keyhaul.transport.messages.link import DirectionReport, Stream
 
 
@@ -44,6 +45,19 @@ class DirectionState:
             payload_floor=floors[Stream.PAYLOAD] if floors else 0,
             control_end=self.ends[Stream.CONTROL],
             payload_end=self.ends[Stream.PAYLOAD],
+        )
+
+    def reconciled(self, view: Reconciliation, bounds: Mapping[Stream, int]) -> DirectionState:
+        """The state after a reconciliation; nothing in it ever falls.
+
+        Args:
+            view: what both ends decided.
+            bounds: those of this side in it.
+        """
+        return DirectionState(
+            {stream: max(bounds[stream], self.bounds[stream]) for stream in STREAMS},
+            {stream: max(view.ends[stream], self.ends[stream]) for stream in STREAMS},
+            max(view.last_block, self.last_block),
         )
 
 

@@ -107,16 +107,7 @@ class SenderDirection:
 
     def reconciled(self, view: Reconciliation) -> Record:
         """The change that makes a reconciliation durable at this end."""
-        state = self._state
-        return Record(
-            Side.OUTGOING,
-            DirectionState(
-                {stream: max(view.requested[stream], state.bounds[stream]) for stream in STREAMS},
-                {stream: max(view.ends[stream], state.ends[stream]) for stream in STREAMS},
-                max(view.last_block, state.last_block),
-            ),
-            keep_only=view.kept,
-        )
+        return Record(Side.OUTGOING, self._state.reconciled(view, view.requested), keep_only=view.kept)
 
     def begin(self, channel: Channel, view: Reconciliation, record: Record) -> int:
         """Enter a session, after its record was written; return how many bytes of pad were burned."""
