@@ -7,7 +7,8 @@ import time
 
 from bench.encryptor import Encryptor, Refused, share
 from bench.figure import Figure
-from bench.network import running
+from bench.network import Network, running
+from bench.observe import cpu_seconds
 
 SECONDS = 20.0
 WARM_UP_SECONDS = 5.0
@@ -24,6 +25,7 @@ async def measure() -> Figure:
             counted = exhausted = 0
             begin = time.perf_counter() + WARM_UP_SECONDS
             end = begin + SECONDS
+            spent: dict[str, float] = {}
 
             async def fetch() -> None:
                 nonlocal counted, exhausted
@@ -38,7 +40,13 @@ async def measure() -> Figure:
                     if begin <= time.perf_counter() < end:
                         counted += len(keys)
 
-            await asyncio.gather(*(fetch() for _ in range(REQUESTS_AT_ONCE)))
+            async def watch() -> None:
+                await asyncio.sleep(begin - time.perf_counter())
+                before = processor_seconds(network)
+                await asyncio.sleep(end - time.perf_counter())
+                spent.update({role: used - before[role] for role, used in processor_seconds(network).items()})
+
+            await asyncio.gather(watch(), *(fetch() for _ in range(REQUESTS_AT_ONCE)))
     return Figure(
         "keys_per_second",
         counted / SECONDS,
@@ -51,6 +59,18 @@ async def measure() -> Figure:
             "keys_per_request": KEYS_PER_REQUEST,
             "requests_at_once": REQUESTS_AT_ONCE,
             "answers_503": exhausted,
+            "processor_us_per_key": {
+                role: round(1e6 * used / counted, 1) for role, used in sorted(spent.items(), key=lambda item: -item[1])
+            },
             "kmstn_keys_per_second": KMSTN_KEYS_PER_SECOND,
         },
     )
+
+
+def processor_seconds(network: Network) -> dict[str, float]:
+    """Processor time of all services by role, and of the encryptors (this process)."""
+    found = {"encryptors": time.process_time()}
+    for service, pid in network.processes().items():
+        role = service.partition("-")[0]
+        found[role] = found.get(role, 0.0) + cpu_seconds(pid)
+    return found
