@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlcipher3 import dbapi2
 
 from keyhaul.config.services import StoreSection
-from keyhaul.randomness import Source, random_bytes
-from keyhaul.store import opened
+from keyhaul.randomness import Source, identifier, random_bytes
+from keyhaul.store import opened, versions
 from keyhaul.store.interface import FieldCipher, Schema, StoreStatus, StoreUnavailable
 from keyhaul.store.opening import OpenedDatabase, open_database
 from keyhaul.store.sealer import sealer_of
@@ -31,16 +31,19 @@ WAITING_READS = 1_024
 class EmbeddedStore:
     """A `Store` in one encrypted file. Everything that blocks runs in threads of the store."""
 
-    def __init__(self, database: OpenedDatabase, sealer: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, database: OpenedDatabase, sealer: str, loop: asyncio.AbstractEventLoop, source: Source) -> None:
         """Use `open`."""
         self._database = database
+        self._source = source
+        self._store_id = database.about.store_id
+        self._opened_generation = database.about.generation
         self._path = database.path
         self._sealer = sealer
         self._writing = engine_of(self._path, database.key, writer=True)
         self._reading = engine_of(self._path, database.key, writer=False)
         with plain_errors(self._path):
             self._connection = self._writing.connect()
-        self._writer = GroupWriter(self._connection, self._path, loop)
+        self._writer = GroupWriter(self._connection, self._path, loop, database.about.generation + 1)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read {self._path.name}")
         self._reader = threading.local()
         self._connections: list[Connection] = []
@@ -70,7 +73,7 @@ class EmbeddedStore:
         def blocking() -> EmbeddedStore:
             database = open_database(directory / section.path, schema, sealer, source)
             try:
-                return cls(database, sealer.name, loop)
+                return cls(database, sealer.name, loop, source)
             except BaseException:
                 database.lock.release()
                 raise
@@ -82,7 +85,17 @@ class EmbeddedStore:
     @property
     def store_id(self) -> str:
         """32 hexadecimal digits: the identity of this store; a new store has a new one."""
-        return self._database.about.store_id
+        return self._store_id
+
+    @property
+    def opened_generation(self) -> int:
+        """The generation in which the store was found when it was opened; 0 if it was given its identity since."""
+        return self._opened_generation
+
+    @property
+    def generation(self) -> int:
+        """The generation of the last durable commit: greater than `opened_generation`."""
+        return self._writer.generation
 
     @property
     def fields(self) -> FieldCipher:
@@ -100,6 +113,25 @@ class EmbeddedStore:
             StoreCorrupt: the database is damaged.
         """
         return await self._writer.write(change)
+
+    async def renew(self, change: Callable[[Connection], Result]) -> Result:
+        """Run a change as `write` does, and give the store a new identity in the same transaction.
+
+        Raises:
+            StoreUnavailable: the outcome is unknown, the store failed, or too many changes wait.
+            StoreCorrupt: the database is damaged.
+        """
+        store_id = identifier(self._source)
+
+        def renewing(connection: Connection) -> Result:
+            result = change(connection)
+            versions.renew(connection, store_id)
+            return result
+
+        result = await self._writer.write(renewing)
+        self._store_id = store_id
+        self._opened_generation = 0
+        return result
 
     async def read(self, query: Callable[[Connection], Result]) -> Result:
         """Run a query in a thread, on one snapshot of the last committed state.
@@ -124,7 +156,7 @@ class EmbeddedStore:
         about = self._database.about
         files = (self._path, self._path.with_name(self._path.name + "-wal"))
         size = await asyncio.to_thread(lambda: sum(file.stat().st_size for file in files if file.exists()))
-        return StoreStatus(str(self._path), about.schema, about.version, about.store_id, size, rows, self._sealer)
+        return StoreStatus(str(self._path), about.schema, about.version, self._store_id, size, rows, self._sealer)
 
     async def close(self) -> None:
         """Finish what was accepted, take it from the log into the database, then close."""

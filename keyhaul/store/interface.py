@@ -68,7 +68,21 @@ class Store(Protocol):
 
     @property
     def store_id(self) -> str:
-        """32 hexadecimal digits: the identity of this store; a new store has a new one."""
+        """32 hexadecimal digits: the identity of this store; a new or renewed store has a new one."""
+        ...
+
+    @property
+    def opened_generation(self) -> int:
+        """The generation in which the store was found when it was opened; 0 if it was given its identity since.
+
+        The generation is raised with every durable change and whenever the store is opened: of two copies of one store
+        the one of the greater generation is the younger.
+        """
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The generation of the last durable change: greater than `opened_generation`."""
         ...
 
     @property
@@ -83,6 +97,16 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: the outcome is unknown or the store failed: what was changed counts as burned.
+        """
+        ...
+
+    async def renew(self, change: Callable[[Connection], Result]) -> Result:
+        """Run a change as `write` does, and give the store a new identity in the same transaction.
+
+        What the store holds stays readable.
+
+        Raises:
+            StoreUnavailable: the outcome is unknown or the store failed.
         """
         ...
 

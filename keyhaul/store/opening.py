@@ -59,7 +59,7 @@ def open_database(path: Path, schema: Schema, sealer: Sealer, source: Source) ->
         os.chmod(path, 0o600)
         check_key(path, key, sealer)
         found = _bring_up(path, key, schema)
-        return OpenedDatabase(path, lock, key, StoreFieldCipher(_field_key(root, found.store_id), source), found)
+        return OpenedDatabase(path, lock, key, StoreFieldCipher(_field_key(root, found.fields_id), source), found)
     except OSError as error:
         lock.release()
         raise StoreUnavailable(f"the store {path} cannot be opened: {error.strerror}") from error

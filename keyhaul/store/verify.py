@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keyhaul.config.services import StoreSection
 from keyhaul.store import versions
-from keyhaul.store.interface import StoreCorrupt, StoreUnavailable
+from keyhaul.store.interface import Schema, StoreCorrupt, StoreError, StoreUnavailable
 from keyhaul.store.lock import StoreLock
 from keyhaul.store.opening import check_key, database_key
 from keyhaul.store.sealer import Sealer, sealer_of
@@ -24,13 +24,13 @@ class Finding:
     detail: str
 
 
-def verify(section: StoreSection, directory: Path, schema: str) -> list[Finding]:
+def verify(section: StoreSection, directory: Path, schema: Schema) -> list[Finding]:
     """Check the store of a [store] section. Blocks.
 
     Args:
         section: its paths are relative to `directory`.
         directory: where the configuration file is.
-        schema: whose store it should be, e.g. ``akms``.
+        schema: of the service whose store it should be, as this release knows it.
 
     Raises:
         StoreUnavailable: a service has it open, it is missing, or its key does not open it.
@@ -57,13 +57,23 @@ def verify(section: StoreSection, directory: Path, schema: str) -> list[Finding]
         if all(finding.passed for finding in findings if finding.check != "permissions"):
             engine = engine_of(path, key, writer=False)
             with plain_errors(path), engine.connect() as connection:
-                about = versions.about(connection)
+                findings.append(_schema(versions.about(connection), schema))
             engine.dispose()
-            detail = f"{about.schema} version {about.version}, store {about.store_id}"
-            findings.append(Finding("schema", about.schema == schema, detail))
         return findings
     finally:
         lock.release()
+
+
+def _schema(found: versions.About, schema: Schema) -> Finding:
+    """Whether this release's service could use the store."""
+    try:
+        steps = versions.missing_steps(found, schema)
+    except StoreError as error:
+        return Finding("schema", False, str(error))
+    detail = f"{found.schema} version {found.version}, store {found.store_id}"
+    if steps:
+        detail += f"; the service takes it to version {schema.version} when it starts"
+    return Finding("schema", True, detail)
 
 
 def _permissions(path: Path, sealer: Sealer) -> list[Finding]:

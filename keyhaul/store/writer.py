@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection
 
+from keyhaul.store import versions
 from keyhaul.store.interface import StoreUnavailable
 from keyhaul.store.sqlcipher import in_plain_words, is_io_error
 
@@ -39,8 +40,18 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 class GroupWriter:
     """Applies changes in the order in which they came."""
 
-    def __init__(self, connection: Connection, path: Path, loop: asyncio.AbstractEventLoop) -> None:
-        """Take over a connection, which only the writer's thread uses from now on."""
+    def __init__(self, connection: Connection, path: Path, loop: asyncio.AbstractEventLoop, generation: int) -> None:
+        """Take over a connection, which only the writer's thread uses from now on.
+
+        Args:
+            connection: to the database, as a writer.
+            path: of the database, for messages.
+            loop: of those who call.
+            generation: of the store as it is now.
+        """
+        self.generation = generation
+        """Of the last durable commit."""
+        self._attempted = generation
         self._connection = connection
         self._raw: Any = connection.connection.dbapi_connection
         self._path = path
@@ -95,12 +106,19 @@ class GroupWriter:
             return [(waiting.future, None, StoreUnavailable(self._failed)) for waiting in group]
         outcomes: list[_Outcome] = []
         committing = False
+        changes = self._raw.total_changes
         try:
             with self._connection.begin() as transaction:
                 for waiting in group:
-                    outcomes.append(self._apply(waiting))
+                    outcomes.append(self._apply(waiting) if len(group) > 1 else self._apply_alone(waiting))
+                    if len(group) == 1 and outcomes[0][2] is not None:
+                        transaction.rollback()
+                        return outcomes
                     if not (transaction.is_active and self._raw.in_transaction):
                         raise StoreUnavailable("a change of the group ended the transaction of all")
+                if self._raw.total_changes != changes:
+                    self._attempted += 1
+                    self._raw.execute(versions.RAISE, (str(self._attempted),))
                 committing = True
         except Exception as error:  # the thread outlives it; every caller of the group hears of it
             failure = f"the outcome is unknown: {in_plain_words(error, self._path) or error}"
@@ -108,6 +126,7 @@ class GroupWriter:
                 # After a failed fsync nobody knows what is on the disk: no later commit could be trusted.
                 self._failed = f"{failure}; restart the service once the disk is in order"
             return [(waiting.future, None, StoreUnavailable(failure)) for waiting in group]
+        self.generation = self._attempted
         return outcomes
 
     def _apply(self, waiting: _Waiting) -> _Outcome:
@@ -123,6 +142,13 @@ class GroupWriter:
         if self._raw.in_transaction:
             self._raw.execute("RELEASE keyhaul_change")
         return waiting.future, result, None
+
+    def _apply_alone(self, waiting: _Waiting) -> _Outcome:
+        """Run the only change of a transaction: where it raises, the transaction goes with it."""
+        try:
+            return waiting.future, waiting.change(self._connection), None
+        except Exception as error:  # the caller's own: it is handed back to the caller
+            return waiting.future, None, in_plain_words(error, self._path) or error
 
     def _post(self, function: Callable[..., Any], argument: Any) -> None:
         try:
