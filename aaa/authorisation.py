@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
 from aaa import counters
 from aaa.rights import Entry, denied, entries, permitted
@@ -28,6 +29,9 @@ QUOTA_RETRY_MS = 60_000
 
 QUOTA_SHARES = 4
 """A grant gets at most this part of what the quota leaves, so that one pair of SAEs does not keep it from others."""
+
+
+_REQUEST = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ def authorise(
             (nothing is left of today's quota).
     """
     slaves = request.slaves
+    if request.request and not _REQUEST.fullmatch(request.request):
+        raise ServiceError(ErrorCode.MALFORMED, "a request's name is 32 hexadecimal digits")
     if not 1 <= len(slaves) <= MAXIMUM_SLAVES or len(set(slaves)) != len(slaves):
         raise ServiceError(ErrorCode.MALFORMED, f"slaves are 1 to {MAXIMUM_SLAVES}, each named once")
     directory = entries(connection, [request.master, *slaves])
@@ -79,6 +85,7 @@ def authorise(
     at_home = master is not None and (master.place.ukms, master.place.akms) == (request.ukms, akms)
     if master is None or not at_home or not all(slave in allowed and slave in directory for slave in slaves):
         raise ServiceError(ErrorCode.NOT_PERMITTED, NOT_PERMITTED)
+    _take_back(connection, akms, request)
     allowance = min(policy.allowance, _share_of_quota(connection, master, policy, now))
     if allowance <= 0:
         raise ServiceError(ErrorCode.EXHAUSTED, "the contract's quota is used up", retry_after_ms=QUOTA_RETRY_MS)
@@ -96,9 +103,17 @@ def authorise(
             epoch=grant.epoch,
             issued_at=now,
             revoked=False,
+            request=request.request or None,
         )
     )
     return sign(grant, key)
+
+
+def _take_back(connection: Connection, akms: str, request: Authorise) -> None:
+    """End the grant of an answer that the AKMS never got: its share of the quota is free again."""
+    if request.request:
+        same = (grants.c.request == request.request, grants.c.akms == akms, grants.c.master == request.master)
+        connection.execute(update(grants).where(*same, grants.c.delivered == 0).values(revoked=True))
 
 
 def _grant(master: Entry, slaves: list[Entry], policy: GrantPolicy, allowance: int, source: Source) -> Grant:
@@ -122,6 +137,10 @@ def _grant(master: Entry, slaves: list[Entry], policy: GrantPolicy, allowance: i
         lifetime_s=policy.lifetime,
         epoch=0,
         target_kme=slaves[0].place.kme,
+        contract=terms.contract,
+        rate=terms.rate,
+        burst=terms.burst,
+        weight=terms.weight,
     )
 
 

@@ -18,6 +18,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from keyhaul.command.output import Failed
+
 REFUSED = 1
 DATA = 65
 UNAVAILABLE = 69
@@ -45,9 +47,10 @@ SUBJECTS = (
 HEADS = {
     "service_class": "class",
     "default_size": "default",
-    "minimum_size": "minimum",
-    "maximum_size": "maximum",
+    "minimum_size": "min",
+    "maximum_size": "max",
     "maximum_keys_per_request": "keys/request",
+    "rate": "keys/s",
     "issued_at": "issued",
     "ended_at": "ended",
     "akmss": "AKMSs",
@@ -107,7 +110,8 @@ def show(what: str | None, config: Path, as_json: bool) -> None:
     """Show WHAT, or how much there is of each.
 
     WHAT is one of customers, contracts, sites, saes, pairs, communities, usage, batches, grants, revocations. Of the
-    last four the newest 1,000 are shown. Sizes are bits; a quota is keys a day, 0 for no limit.
+    last four the newest 1,000 are shown. Sizes are bits; a quota is keys a day and keys/s is the rate at
+    each access node, both 0 for no limit; a burst is keys at once.
     """
     shown = _ask(config, "show", {"what": what})
     if as_json:
@@ -233,5 +237,4 @@ def _tell(as_json: bool, done: dict[str, Any], text: str) -> None:
 
 
 def _fail(code: int, message: str) -> NoReturn:
-    click.echo(message, err=True)
-    raise SystemExit(code)
+    raise Failed(message, code)

@@ -80,4 +80,7 @@ def _contract_row(contract: Contract) -> dict[str, Any]:
         "maximum_size": contract.maximum_size,
         "maximum_keys_per_request": contract.maximum_keys_per_request,
         "quota": contract.quota,
+        "rate": contract.rate,
+        "burst": contract.allowed_burst(),
+        "weight": contract.weight,
     }

@@ -16,6 +16,9 @@ The file is TOML with arrays of tables; sizes are bits::
     maximum_size = 1024
     maximum_keys_per_request = 128
     quota = 1000000                      # keys a day (UTC); 0: no limit
+    rate = 50.0                          # keys a second at each access node; 0: no limit
+    burst = 200                          # keys at once; left out: a second of the rate, at least one request
+    weight = 1                           # share beside other contracts where they queue for the same, 1 to 100
     loopback = false                     # whether an SAE may ask for keys shared with itself
 
     [[site]]
@@ -39,6 +42,7 @@ The file is TOML with arrays of tables; sizes are bits::
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +60,13 @@ LARGEST_REQUEST = 1_024
 """Keys."""
 
 LARGEST_QUOTA = 2**53
+
+LARGEST_RATE = 1e9
+"""Keys a second."""
+
+LARGEST_BURST = 2**31 - 1
+
+LARGEST_WEIGHT = 100
 
 
 class Customer(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -77,7 +88,16 @@ class Contract(Struct, forbid_unknown_fields=True, kw_only=True):
     maximum_size: int = 1_024
     maximum_keys_per_request: int = 128
     quota: int = 0
+    rate: float = 0.0
+    burst: int = 0
+    weight: int = 1
     loopback: bool = False
+
+    def allowed_burst(self) -> int:
+        """Keys at once: as said, else a second of the rate and at least one request; 0 where there is no rate."""
+        if not self.rate:
+            return 0
+        return self.burst or max(ceil(self.rate), self.maximum_keys_per_request)
 
 
 class Site(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -176,6 +196,20 @@ def _contract_problems(table: str, contract: Contract) -> Iterator[Problem]:
         )
     if not 0 <= contract.quota <= LARGEST_QUOTA:
         yield Problem(table, "quota", f"{contract.quota} is not allowed (keys a day; 0: no limit)")
+    yield from _rate_problems(table, contract)
+
+
+def _rate_problems(table: str, contract: Contract) -> Iterator[Problem]:
+    if contract.rate and not 0.001 <= contract.rate <= LARGEST_RATE:
+        yield Problem(table, "rate", f"{contract.rate} is not allowed (keys a second, 0.001 or more; 0: no limit)")
+    if contract.burst and not contract.rate:
+        yield Problem(table, "burst", "given, but there is no rate (give a rate, or leave it out)")
+    if contract.burst and not contract.maximum_keys_per_request <= contract.burst <= LARGEST_BURST:
+        yield Problem(
+            table, "burst", f"{contract.burst} is not allowed (keys, maximum_keys_per_request or more; 0: a second's)"
+        )
+    if not 1 <= contract.weight <= LARGEST_WEIGHT:
+        yield Problem(table, "weight", f"{contract.weight} is not allowed (1 to {LARGEST_WEIGHT})")
 
 
 def _site_problems(table: str, site: Site) -> Iterator[Problem]:

@@ -26,6 +26,12 @@ class Terms:
     minimum_size: int
     maximum_size: int
     maximum_keys_per_request: int
+    rate: float
+    """Keys a second at each access node; 0: no limit."""
+    burst: int
+    """Keys at once; 0 where there is no rate."""
+    weight: int
+    """Share beside other contracts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,9 @@ def entries(connection: Connection, names: list[str] | None = None) -> dict[str,
             row[contracts.c.minimum_size],
             row[contracts.c.maximum_size],
             row[contracts.c.maximum_keys_per_request],
+            row[contracts.c.rate],
+            row[contracts.c.burst],
+            row[contracts.c.weight],
         )
         place = Place(row[sites.c.ukms], row[sites.c.akms], row[sites.c.kme])
         found[row[saes.c.id]] = Entry(row[saes.c.id], place, terms, row[contracts.c.quota])

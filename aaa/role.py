@@ -28,6 +28,7 @@ class AaaRole:
 
     name = "aaa"
     config: type[Any] = AaaConfig
+    schema = None
 
     async def run(self, config: AaaConfig, directory: Path, runtime: Runtime, stop: asyncio.Event) -> None:
         """Serve until `stop` is set.
@@ -47,7 +48,7 @@ class AaaRole:
             raise StartError(str(error)) from None
         try:
             policy = GrantPolicy(own.domain, int(config.grant_lifetime), config.grant_allowance)
-            service = AaaService(database, policy, key, config.epoch, runtime)
+            service = AaaService(database, policy, key, config.epoch, runtime, keep_days=config.keep_days)
             await _serve(service, own, config, identity, runtime, stop)
         finally:
             await asyncio.to_thread(database.close)
@@ -74,14 +75,18 @@ async def _serve(
         await listener.start()
     except OSError as error:
         raise StartError(error.strerror or str(error)) from None
-    epochs = runtime.task(service.count_epochs(), "epochs")
+    running = [
+        runtime.task(service.count_epochs(), "epochs"),
+        runtime.task(service.purge_old(), "old rows"),
+    ]
     try:
         runtime.health(lambda: {"epoch": service.epoch})
         runtime.ready()
         await stop.wait()
     finally:
-        epochs.cancel()
-        await asyncio.gather(epochs, return_exceptions=True)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         await listener.close()
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Integer,
     MetaData,
@@ -49,6 +50,9 @@ contracts = Table(
     Column("maximum_size", Integer, nullable=False),
     Column("maximum_keys_per_request", Integer, nullable=False),
     Column("quota", BigInteger, nullable=False),  # keys a day (UTC); 0: no limit
+    Column("rate", Float, nullable=False, server_default="0"),  # keys a second at each access node; 0: no limit
+    Column("burst", Integer, nullable=False, server_default="0"),  # keys at once
+    Column("weight", Integer, nullable=False, server_default="1"),  # share beside other contracts
 )
 
 sites = Table(
@@ -110,6 +114,7 @@ grants = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("issued_at", BigInteger, nullable=False, index=True),
     Column("revoked", Boolean, nullable=False),
+    Column("request", String(32), nullable=True, index=True),  # the AKMS's name for its request, where it gave one
 )
 
 usage = Table(

@@ -16,6 +16,7 @@ from aaa.accounting import account
 from aaa.administration import COMMANDS
 from aaa.authorisation import GrantPolicy, authorise
 from aaa.database import Database, DatabaseBusy, DatabaseUnavailable
+from aaa.retention import purge
 from aaa.revocation import changes
 from aaa.schema import EPOCH
 from keyhaul.config.problems import ConfigurationError
@@ -33,6 +34,12 @@ DEADLINE = 10.0
 
 IMPORT_DEADLINE = 120.0
 
+PURGE_EVERY = 3_600.0
+"""Seconds between looks for what is old."""
+
+PORTION_PAUSE = 0.2
+"""Seconds between two portions, for others who want the database."""
+
 LONGEST_TICK = 30.0
 """Seconds after which the time that passed is recorded."""
 
@@ -46,6 +53,7 @@ class AaaService:
         key: signs grants.
         epoch: seconds per epoch.
         runtime: the process around.
+        keep_days: days for which records, grants and revocations are kept.
         source: draws grants' ids.
         wall: seconds since 1970: what usage and quotas are dated by.
         clock: seconds, monotonic: what epochs are counted by.
@@ -59,6 +67,7 @@ class AaaService:
         epoch: float,
         runtime: Runtime,
         *,
+        keep_days: int = 400,
         source: Source = random_bytes,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -68,6 +77,7 @@ class AaaService:
         self._key = key
         self._epoch_ms = max(1, int(1000 * epoch))
         self._runtime = runtime
+        self._keep_days = keep_days
         self._source = source
         self._wall = wall
         self._clock = clock
@@ -84,6 +94,7 @@ class AaaService:
             registry=registry,
         )
         self._refused = Counter("keyhaul_aaa_usage_refused", "Usage records and changes refused", registry=registry)
+        self._purged = Counter("keyhaul_aaa_rows_deleted", "Rows deleted because of their age", registry=registry)
         self._failures = Counter("keyhaul_aaa_database_failures", "Transactions that failed", registry=registry)
         self._epoch = Gauge("keyhaul_aaa_epoch", "AAA's epoch", registry=registry)
 
@@ -119,6 +130,26 @@ class AaaService:
         epoch = await self._run(lambda connection: counters.pass_time(connection, elapsed, self._epoch_ms))
         self._counted_to += elapsed / 1000
         self._note_epoch(epoch)
+
+    async def purge_old(self) -> None:
+        """Delete what is older than is to be kept, for as long as the service runs."""
+        while True:
+            deleted = 0
+            try:
+                deleted = await self.purge_portion()
+            except ServiceError as error:
+                self._runtime.alarm("old-rows-not-deleted", code=error.code.value)
+            await asyncio.sleep(PORTION_PAUSE if deleted else PURGE_EVERY)
+
+    async def purge_portion(self) -> int:
+        """Delete some of what is old; return how many rows.
+
+        Raises:
+            ServiceError: the database failed.
+        """
+        deleted = await self._run(lambda connection: purge(connection, self._keep_days, int(self._wall())))
+        self._purged.inc(deleted)
+        return deleted
 
     async def _on_authorise(self, peer: Peer, request: Authorise) -> SignedGrant:
         def work(connection: Connection) -> SignedGrant:

@@ -10,6 +10,11 @@ import os
 import uuid
 from collections.abc import Callable
 
+from keyhaul.keys.identifiers import LENGTH, unpack
+
+_VERSION = bytes(octet & 0x0F | 0x40 for octet in range(256))
+_VARIANT = bytes(octet & 0x3F | 0x80 for octet in range(256))
+
 Source = Callable[[int], bytes]
 """Takes a number of bytes and returns that many random ones."""
 
@@ -26,8 +31,10 @@ def key_id(source: Source = random_bytes) -> uuid.UUID:
 
 def key_ids(count: int, source: Source = random_bytes) -> list[uuid.UUID]:
     """Return that many random UUIDv4, as `key_id`, from one draw."""
-    drawn = source(16 * count)
-    return [uuid.UUID(bytes=drawn[start : start + 16], version=4) for start in range(0, len(drawn), 16)]
+    drawn = bytearray(source(LENGTH * count))
+    drawn[6::LENGTH] = drawn[6::LENGTH].translate(_VERSION)
+    drawn[8::LENGTH] = drawn[8::LENGTH].translate(_VARIANT)
+    return unpack(bytes(drawn))
 
 
 def identifier(source: Source = random_bytes) -> str:
@@ -38,3 +45,8 @@ def identifier(source: Source = random_bytes) -> str:
 def label(source: Source = random_bytes) -> str:
     """Return a random 64-bit path label or reference as 16 hexadecimal digits."""
     return source(8).hex()
+
+
+def fraction(source: Source = random_bytes) -> float:
+    """Return a random number, uniform from 0 (included) to 1 (excluded)."""
+    return (int.from_bytes(source(7)) >> 3) / 2.0**53

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from keyhaul.command.laboratory.files import Laboratory, NoNetwork
+from keyhaul.command.link_facts import describe_end, describe_module, state_of
 from keyhaul.command.output import Number, json_option, operations_of, print_json, print_table, size, wait_for
 
 _KMS_ROLES = ("ckms", "akms", "ukms")
@@ -61,8 +61,8 @@ def list_links(directory: Path | None, configs: tuple[Path, ...], as_json: bool)
                 end["link"],
                 end["service"],
                 end["neighbour"],
-                end["state"] if end["connected"] else "away",
-                end["suite"] or "-",
+                state_of(end),
+                (end["suite"] or "-") + (" (set)" if end["chosen"] else ""),
                 size(end["outgoing"]["payload_available"]),
                 size(end["incoming"]["payload_available"]),
                 size(end["outgoing"]["control_available"]),
@@ -87,11 +87,13 @@ def show(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: 
     if as_json:
         print_json({"link": name, "ends": ends, "modules": modules})
         return
-    for facts in (*ends, *modules):
-        click.echo(f"{facts['service']}:")
-        for key, value in facts.items():
-            if key not in ("service", "link"):
-                click.echo(f"  {key}: {value if isinstance(value, str) else json.dumps(value)}")
+    told = [(f"{name} at {end['service']}", describe_end(end)) for end in ends]
+    told += [(f"module of {name} at {module['service']}", describe_module(module)) for module in modules]
+    width = max(len(label) for _, facts in told for label, _ in facts)
+    for title, facts in told:
+        click.echo(title)
+        for label, value in facts:
+            click.echo(f"  {label:<{width}}  {value}")
 
 
 @link.command()
@@ -100,11 +102,12 @@ def show(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: 
 @config_option
 @json_option
 def cut(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
-    """Cut the fibre of LINK: its simulated modules yield no more keys, and no message crosses it."""
+    """Cut the fibre of LINK: its simulated modules yield no more keys, and no message crosses it, until `restore`.
+
+    A service that is started anew finds the fibre whole.
+    """
     modules = _modules_of(name, directory, configs)
-    asked: list[Asked] = [
-        (end, "enable", {"link": name, "enabled": False}) for end in _ends_of(name, directory, configs)
-    ]
+    asked: list[Asked] = [(end, "cut", {"link": name, "cut": True}) for end in _ends_of(name, directory, configs)]
     asked += [(module, "link", {"link": name, "action": "cut"}) for module in modules]
     _command(asked, f"{name} is cut", as_json, name)
 
@@ -118,8 +121,8 @@ def restore(name: str, directory: Path | None, configs: tuple[Path, ...], as_jso
     """Undo `cut` and `degrade` of LINK."""
     modules = _modules_of(name, directory, configs)
     asked: list[Asked] = [(module, "link", {"link": name, "action": "restore"}) for module in modules]
-    asked += [(end, "enable", {"link": name, "enabled": True}) for end in _ends_of(name, directory, configs)]
-    _command(asked, f"{name} is as configured again", as_json, name)
+    asked += [(end, "cut", {"link": name, "cut": False}) for end in _ends_of(name, directory, configs)]
+    _command(asked, f"{name} is whole again", as_json, name)
 
 
 @link.command()
@@ -128,7 +131,7 @@ def restore(name: str, directory: Path | None, configs: tuple[Path, ...], as_jso
 @config_option
 @json_option
 def disable(name: str, directory: Path | None, configs: tuple[Path, ...], as_json: bool) -> None:
-    """Take LINK out of use at its KMSs, until `enable` or a restart; keys go another way."""
+    """Take LINK out of use at its KMSs, through restarts, until `enable`; keys go another way."""
     asked: list[Asked] = [
         (end, "enable", {"link": name, "enabled": False}) for end in _ends_of(name, directory, configs)
     ]
@@ -174,20 +177,33 @@ def degrade(
 
 @link.command()
 @click.argument("name", metavar="LINK")
-@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.argument("suites", nargs=-1, metavar="SUITE...")
+@click.option("--reset", is_flag=True, help="Go back to the protections of the configuration.")
 @network_option
 @config_option
 @json_option
 def protect(
-    name: str, suites: tuple[str, ...], directory: Path | None, configs: tuple[Path, ...], as_json: bool
+    name: str,
+    suites: tuple[str, ...],
+    reset: bool,
+    directory: Path | None,
+    configs: tuple[Path, ...],
+    as_json: bool,
 ) -> None:
-    """Change the protections that the ends of LINK accept, best first, e.g. otp aes-256-gcm. No restart is needed."""
+    """Change the protections that the ends of LINK accept, best first, e.g. otp aes-256-gcm.
+
+    No restart is needed, and the change lasts through restarts until `--reset`. None is accepted that is weaker than
+    the floor of the configuration.
+    """
+    if reset == bool(suites):
+        raise click.UsageError("give the SUITEs, best first, or --reset")
     if len(set(suites)) != len(suites):
         raise click.UsageError("a SUITE is given twice")
     asked: list[Asked] = [
         (end, "protect", {"link": name, "suites": list(suites)}) for end in _ends_of(name, directory, configs)
     ]
-    _command(asked, f"{name}: {', '.join(suites)}, best first", as_json, name)
+    done = "protections as configured" if reset else f"{', '.join(suites)}, best first"
+    _command(asked, f"{name}: {done}", as_json, name)
 
 
 def _ends_of(name: str, directory: Path | None, configs: tuple[Path, ...]) -> list[tuple[str, Path]]:

@@ -21,6 +21,14 @@ WIDEST = 400
 """Characters of a table's line where no terminal cuts it."""
 
 
+class Failed(click.ClickException):
+    """A command failed, with an exit code of its own."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc] # click means a class each
+
+
 class ConfigurationRefused(click.ClickException):
     """A configuration file has errors, all of them in the message."""
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import click
 
-from keyhaul.command.output import Number
+from keyhaul.command.output import Failed, Number
 
 if TYPE_CHECKING:
     from keyhaul.keys.etsi014 import Key, KeyContainer
@@ -243,7 +243,7 @@ def _ask(access: Access, call: Callable[[Client014], Awaitable[Result]]) -> Resu
     except (StartError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     except Etsi014Unreachable as error:
-        _end(UNREACHABLE, f"{access.url} cannot be reached: {_why(str(error))}")
+        raise Failed(f"{access.url} cannot be reached: {_why(str(error))}", UNREACHABLE) from None
     except Etsi014Error as error:
         _refused(error)
 
@@ -261,15 +261,10 @@ def _why(reason: str) -> str:
 def _refused(error: Etsi014Error) -> NoReturn:
     if error.status == 503:
         retry = "" if error.retry_after is None else f"; Retry-After: {error.retry_after:g} s"
-        _end(EXHAUSTED, f"the KME has no keys for this at present: {error}{retry}")
+        raise Failed(f"the KME has no keys for this at present: {error}{retry}", EXHAUSTED)
     for detail in error.details:
         click.echo(json.dumps(detail), err=True)
-    _end(REFUSED, f"the KME refused: {error}")
-
-
-def _end(code: int, message: str) -> NoReturn:
-    click.echo(f"keyhaul: {message}", err=True)
-    raise click.exceptions.Exit(code)
+    raise Failed(f"the KME refused: {error}", REFUSED)
 
 
 def _entries(network: Path) -> dict[str, dict[str, Any]]:

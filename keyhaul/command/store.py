@@ -71,12 +71,20 @@ def verify(config: Path, as_json: bool) -> None:
 
     Exit code 1: a check failed, or the store cannot be opened.
     """
+    from keyhaul.runtime.roles import UnknownRole, load_role
     from keyhaul.store.interface import StoreError
     from keyhaul.store.verify import verify as verify_store
 
-    role, _, _ = operations_of(config)
+    role, service, _ = operations_of(config)
+    section = _section(config)
     try:
-        findings = verify_store(_section(config), config.absolute().parent, role)
+        schema = load_role(role).schema
+    except UnknownRole as error:
+        raise click.ClickException(str(error)) from error
+    if schema is None:
+        raise click.ClickException(_without_store(service))
+    try:
+        findings = verify_store(section, config.absolute().parent, schema)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

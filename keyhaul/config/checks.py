@@ -210,6 +210,7 @@ def _(table: ForwardingEntry) -> Iterator[Problem]:
         yield from service_problems("next", table.next, Role.CKMS)
     if table.next_label is not None:
         yield from _pattern("next_label", table.next_label, _LABEL, "16 hexadecimal digits")
+    yield from more_than(table, 0, "rate", "burst")
 
 
 @check.register
@@ -218,6 +219,7 @@ def _(table: PathSection) -> Iterator[Problem]:
     yield from service_problems("next", table.next, Role.CKMS)
     yield from _pattern("label", table.label, _LABEL, "16 hexadecimal digits")
     yield from at_least(table, 0, "rank")
+    yield from more_than(table, 0, "rate", "burst")
 
 
 @check.register
@@ -296,7 +298,7 @@ def _(table: CkmsConfig) -> Iterator[Problem]:
     for place, path in enumerate(table.path, 1):
         if path.next not in neighbours:
             yield Problem(f"path {place}", "next", f'"{path.next}" is no neighbour ({_list(neighbours)})')
-    yield from duplicates("path", "rank", (f"{path.rank} for {path.destination}" for path in table.path))
+    yield from duplicates("path", "rank", map(_rank_of, table.path))
     for place, entry in enumerate(table.entry, 1):
         for field, hop in (("previous", entry.previous), ("next", entry.next)):
             if hop is not None and hop not in neighbours:
@@ -353,6 +355,13 @@ def _(table: AaaConfig) -> Iterator[Problem]:
         yield Problem("", "database", "no URL of a database (e.g. sqlite:///aaa.db)")
     yield from more_than(table, 0, "grant_lifetime", "epoch")
     yield from at_least(table, 1, "grant_allowance")
+    yield from at_least(table, 7, "keep_days")
+    if table.keep_days * 86_400 <= 2 * table.grant_lifetime:
+        yield Problem("", "keep_days", f"{table.keep_days} is too little (more than two lives of a grant)")
+
+
+def _rank_of(path: PathSection) -> str:
+    return f"{path.rank} for {path.destination}" + (f", {path.service_class}" if path.service_class else "")
 
 
 def _peer(table: str, peer: PeerSection, role: Role) -> Iterator[Problem]:

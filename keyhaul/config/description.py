@@ -12,11 +12,29 @@ from typing import Literal
 from msgspec import Struct, field
 
 from keyhaul.config.routes import Hop, Routes
-from keyhaul.config.services import SuiteName
+from keyhaul.config.services import CARRIER_RATE, ServiceClass, SuiteName
 from keyhaul.identity.names import Role
 
 NodeRole = Literal["ukms", "akms", "ckms", "aaa"]
-ServiceClass = Literal["gold", "silver", "bronze"]
+
+
+LEAST_BURST = 4_096
+"""Bytes that a burst has at least where none is given."""
+
+
+class CarrierClass(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[carrier]], or [[link.carrier]] for the paths over one link: what each path may carry of a class."""
+
+    service_class: ServiceClass | None = field(name="class", default=None)
+    """Batches of this class get paths of their own; absent: those of all other classes."""
+    rate: float = CARRIER_RATE
+    """Bytes of CN key a second, each path."""
+    burst: int = 0
+    """Bytes at once; 0: a second of the rate, at least 4096."""
+
+    def allowed_burst(self) -> int:
+        """Bytes at once."""
+        return self.burst or max(LEAST_BURST, round(self.rate))
 
 
 class NetworkSection(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -74,6 +92,8 @@ class LinkDescription(Struct, forbid_unknown_fields=True, kw_only=True):
     """No figures are known: the network's assumed rate is taken."""
     suites: list[SuiteName] | None = None
     floor: SuiteName | None = None
+    carrier: list[CarrierClass] = []
+    """What the paths over this link may carry, where it is less than elsewhere."""
 
     @property
     def id(self) -> str:
@@ -99,6 +119,12 @@ class ContractSection(Struct, forbid_unknown_fields=True, kw_only=True):
     maximum_keys_per_request: int = 128
     quota: int = 0
     """Keys a day; 0: no limit."""
+    rate: float = 0.0
+    """Keys a second at each access node; 0: no limit."""
+    burst: int = 0
+    """Keys at once; 0: a second of the rate, at least one request."""
+    weight: int = 1
+    """Share beside other contracts where they queue for the same, 1 to 100."""
     loopback: bool = False
     """Whether an SAE may ask for keys that it shares with itself."""
 
@@ -132,6 +158,8 @@ class Description(Struct, forbid_unknown_fields=True, kw_only=True):
     modules: ModulesSection = field(default_factory=ModulesSection)
     node: list[NodeSection]
     link: list[LinkDescription]
+    carrier_classes: list[CarrierClass] = field(name="carrier", default_factory=list)
+    """What each path may carry; classes that are named nowhere share paths of CARRIER_RATE."""
     customer: list[CustomerSection]
     sae: list[SaeSection] = []
 
@@ -165,6 +193,20 @@ class Description(Struct, forbid_unknown_fields=True, kw_only=True):
         if Role.AKMS in first and Role.UKMS in second:
             return Role.AKMS, Role.UKMS
         return None
+
+    def classes(self) -> list[ServiceClass | None]:
+        """The classes that have paths of their own, and None for those that share paths."""
+        named = [one.service_class for one in self.carrier_classes]
+        named += [one.service_class for link in self.link for one in link.carrier]
+        return [None, *sorted({one for one in named if one is not None})]
+
+    def policing(self, hop: Hop, service_class: ServiceClass | None) -> CarrierClass:
+        """What a path of a class may carry over a link: the link's word, else the network's, else CARRIER_RATE."""
+        (link,) = (link for link in self.link if link.hop == hop)
+        for one in (*link.carrier, *self.carrier_classes):
+            if one.service_class == service_class:
+                return one
+        return CarrierClass(service_class=service_class)
 
     def carrier(self) -> Routes:
         """The links between CKMSs."""

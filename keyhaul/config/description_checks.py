@@ -12,6 +12,7 @@ from pathlib import Path
 
 from keyhaul.config.checks import at_least, check, duplicates, key_size_problems, more_than, suite_problems
 from keyhaul.config.description import (
+    CarrierClass,
     ContractSection,
     CustomerSection,
     Description,
@@ -97,8 +98,15 @@ def _(table: LinkDescription) -> Iterator[Problem]:
     if table.skr is not None:
         yield from at_least(table, 1, "skr")
     yield from at_least(table, 0, "skr_deviation", "qber_deviation")
+    yield from duplicates("carrier", "class", (one.service_class or "all others" for one in table.carrier))
     if not 0 <= table.qber <= 1:
         yield Problem("", "qber", f"{table.qber} is not allowed (a ratio of 0 to 1)")
+
+
+@check.register
+def _(table: CarrierClass) -> Iterator[Problem]:
+    yield from more_than(table, 0, "rate")
+    yield from at_least(table, 0, "burst")
 
 
 @check.register
@@ -118,7 +126,13 @@ def _(table: ContractSection) -> Iterator[Problem]:
         yield Problem("", "default_size", f"{table.default_size} is not in sizes ({table.sizes})")
     if not 1 <= table.maximum_keys_per_request <= 1024:
         yield Problem("", "maximum_keys_per_request", f"{table.maximum_keys_per_request} is not allowed (1 to 1024)")
-    yield from at_least(table, 0, "quota")
+    yield from at_least(table, 0, "quota", "rate", "burst")
+    if table.burst and not table.rate:
+        yield Problem("", "burst", "given, but there is no rate (give a rate, or leave it out)")
+    if table.burst and table.burst < table.maximum_keys_per_request:
+        yield Problem("", "burst", f"{table.burst} is less than maximum_keys_per_request")
+    if not 1 <= table.weight <= 100:
+        yield Problem("", "weight", f"{table.weight} is not allowed (1 to 100)")
 
 
 @check.register
@@ -151,6 +165,7 @@ def _(table: Description) -> Iterator[Problem]:
         yield from _connection(table)
     if sum(Role.AAA in node.roles for node in table.node) != 1:
         yield Problem("node", "roles", "exactly one node has the role aaa")
+    yield from duplicates("carrier", "class", (one.service_class or "all others" for one in table.carrier_classes))
     if not table.customer:
         yield Problem("customer", "", "missing (somebody must be there to have keys)")
     yield from duplicates("customer", "name", (customer.name for customer in table.customer))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from keyhaul.config.description import Description, LinkDescription, NodeSection
+from keyhaul.config.routes import hops_of
 from keyhaul.config.services import (
     AaaConfig,
     AkmsConfig,
@@ -24,6 +25,7 @@ from keyhaul.config.services import (
     PathSection,
     PeerSection,
     QkdmConfig,
+    ServiceClass,
     ServiceSection,
     StoreSection,
     UkmsConfig,
@@ -87,6 +89,9 @@ def subscribers(description: Description) -> Subscribers:
                 maximum_size=contract.maximum_size,
                 maximum_keys_per_request=contract.maximum_keys_per_request,
                 quota=contract.quota,
+                rate=contract.rate,
+                burst=contract.burst,
+                weight=contract.weight,
                 loopback=contract.loopback,
             )
             for customer in description.customer
@@ -122,12 +127,24 @@ class Forwarding:
         ends = [node.name for node in description.with_role(Role.AKMS)]
         for start, end in permutations(ends, 2):
             for rank, path in enumerate(carrier.ranked(start, end)):
-                self._install(path, rank)
+                for service_class in description.classes():
+                    self._install(description, path, rank, service_class)
 
-    def _install(self, path: Sequence[str], rank: int) -> None:
+    def _install(
+        self, description: Description, path: Sequence[str], rank: int, service_class: ServiceClass | None
+    ) -> None:
         labels = [self._label() for _ in path[1:]]
+        held_to = [description.policing(hop, service_class) for hop in hops_of(path)]
         self.paths.setdefault(path[0], []).append(
-            PathSection(destination=f"ckms-{path[-1]}", rank=rank, next=f"ckms-{path[1]}", label=labels[0])
+            PathSection(
+                destination=f"ckms-{path[-1]}",
+                rank=rank,
+                next=f"ckms-{path[1]}",
+                label=labels[0],
+                service_class=service_class,
+                rate=min(one.rate for one in held_to),
+                burst=min(one.allowed_burst() for one in held_to),
+            )
         )
         for place, node in enumerate(path[1:], 1):
             last = place == len(path) - 1
@@ -137,6 +154,9 @@ class Forwarding:
                     previous=f"ckms-{path[place - 1]}",
                     next=None if last else f"ckms-{path[place + 1]}",
                     next_label=None if last else labels[place],
+                    service_class=service_class,
+                    rate=held_to[place - 1].rate,
+                    burst=held_to[place - 1].allowed_burst(),
                 )
             )
 

@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 SuiteName = Literal["otp", "aes-256-gcm"]
+ServiceClass = Literal["gold", "silver", "bronze"]
 
 
 class ServiceSection(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -119,6 +120,10 @@ class PeerSection(Struct, forbid_unknown_fields=True, kw_only=True):
     address: str
 
 
+CARRIER_RATE = 8_388_608
+"""Bytes of CN key a second that a path may carry where nobody says otherwise; as many at once."""
+
+
 class ForwardingEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     """[[entry]]: what to do with a label. Labels are 16 hexadecimal digits, different on every hop."""
 
@@ -129,6 +134,12 @@ class ForwardingEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     next: str | None = None
     """Service id of the next hop; absent: deliver to the AKMS of this node."""
     next_label: str | None = None
+    service_class: ServiceClass | None = None
+    """The class of what the path carries; absent: any."""
+    rate: float = CARRIER_RATE
+    """Bytes of CN key a second; what comes on top is refused."""
+    burst: int = CARRIER_RATE
+    """Bytes at once; a batch that is greater passes a full bucket."""
 
 
 class PathSection(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -140,6 +151,12 @@ class PathSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """0: first choice; 1: the detour."""
     next: str
     label: str
+    service_class: ServiceClass | None = None
+    """For batches of this class; absent: of all that have no path of their own."""
+    rate: float = CARRIER_RATE
+    """Bytes of CN key a second; what comes on top is refused."""
+    burst: int = CARRIER_RATE
+    """Bytes at once; a batch that is greater passes a full bucket."""
 
 
 class CkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -293,3 +310,5 @@ class AaaConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     """Keys per grant, less where the quota leaves less."""
     epoch: float = 3_600.0
     """Seconds per epoch."""
+    keep_days: int = 400
+    """Days for which usage records with their key IDs, grants and revocations are kept; sums per day stay."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from keyhaul.config.description import ServiceClass
+from keyhaul.config.services import ServiceClass
 
 
 class Customer(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -30,6 +30,12 @@ class Contract(Struct, forbid_unknown_fields=True, kw_only=True):
     maximum_keys_per_request: int = 128
     quota: int = 0
     """Keys a day; 0: no limit."""
+    rate: float = 0.0
+    """Keys a second at each access node; 0: no limit."""
+    burst: int = 0
+    """Keys at once; 0: a second of the rate, at least one request."""
+    weight: int = 1
+    """Share beside other contracts where they queue for the same."""
     loopback: bool = False
     """Whether an SAE may ask for keys shared with itself."""
 

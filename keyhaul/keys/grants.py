@@ -6,6 +6,8 @@ is passed on as it was received and never encoded anew.
 
 from __future__ import annotations
 
+from math import isfinite
+
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
@@ -70,4 +72,6 @@ def verify(signed: SignedGrant | bytes, public_key: MLDSA65PublicKey) -> Grant:
         raise InvalidGrant("a grant of an unknown service class")
     if not grant.slaves or grant.allowance < 0 or grant.lifetime_s < 0:
         raise InvalidGrant("a grant without slaves, or with a negative allowance or lifetime")
+    if not (isfinite(grant.rate) and grant.rate >= 0 and grant.weight >= 1) or (grant.rate and grant.burst < 1):
+        raise InvalidGrant("a grant of an impossible rate, burst or weight")
     return grant

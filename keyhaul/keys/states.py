@@ -19,7 +19,7 @@ class KeyState(StrEnum):
     RELEASED = "released"
     """Active: every holder is durable and the usage record is written; the master may get it."""
     ISSUED = "issued"
-    """Deactivated here: handed to the user of this KMS; its bits are gone from this KMS."""
+    """Deactivated here: handed to the user of this KMS, or set aside to be; its bits are gone from this KMS."""
     EXPIRED = "expired"
     """Deactivated: its lifetime ended before anyone took it."""
     VOID = "void"
@@ -40,6 +40,8 @@ class KeyEvent(StrEnum):
     VOID = "void"
     COMPROMISE = "compromise"
     DESTROY = "destroy"
+    TAKE_BACK = "take-back"
+    """It was set aside to be issued, and has certainly not been."""
 
 
 class IllegalTransition(Exception):
@@ -67,6 +69,7 @@ TRANSITIONS: dict[tuple[KeyState, KeyEvent], KeyState] = {
     (KeyState.RELEASED, KeyEvent.COMPROMISE): KeyState.COMPROMISED,
     (KeyState.ISSUED, KeyEvent.COMPROMISE): KeyState.COMPROMISED,
     (KeyState.ISSUED, KeyEvent.DESTROY): KeyState.DESTROYED,
+    (KeyState.ISSUED, KeyEvent.TAKE_BACK): KeyState.RELEASED,
     (KeyState.EXPIRED, KeyEvent.DESTROY): KeyState.DESTROYED,
     (KeyState.VOID, KeyEvent.DESTROY): KeyState.DESTROYED,
     (KeyState.COMPROMISED, KeyEvent.DESTROY): KeyState.DESTROYED,

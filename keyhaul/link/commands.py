@@ -16,17 +16,26 @@ class OperatedLinks(Protocol):
         """All of them."""
         ...
 
-    def protect(self, link_id: str, suites: list[str]) -> None:
-        """Change a link's list of suites; KeyError where there is no such link, ValueError for unknown suites."""
+    async def protect(self, link_id: str, suites: list[str]) -> None:
+        """Change a link's list of suites, empty for the configuration's.
+
+        Raises:
+            KeyError: there is no such link.
+            ValueError: suites are unknown, or too weak.
+        """
         ...
 
-    def enable(self, link_id: str, enabled: bool) -> None:
+    async def enable(self, link_id: str, enabled: bool) -> None:
         """Use a link or not; KeyError where there is no such link."""
+        ...
+
+    def cut(self, link_id: str, cut: bool) -> None:
+        """Let nothing cross a link, or mend it; KeyError where there is no such link."""
         ...
 
 
 class LinkCommands:
-    """Answers to the local commands `links`, `protect` and `enable`. No key, no user."""
+    """Answers to the local commands `links`, `protect`, `enable` and `cut`. No key, no user."""
 
     def __init__(self, links: OperatedLinks) -> None:
         self._links = links
@@ -36,6 +45,7 @@ class LinkCommands:
         runtime.command("links", self._show)
         runtime.command("protect", self._protect)
         runtime.command("enable", self._enable)
+        runtime.command("cut", self._cut)
 
     async def _show(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"links": [asdict(link.status()) for link in self._links.all()]}
@@ -43,9 +53,9 @@ class LinkCommands:
     async def _protect(self, arguments: dict[str, Any]) -> dict[str, Any]:
         link, suites = arguments.get("link"), arguments.get("suites")
         if not isinstance(link, str) or not isinstance(suites, list) or not all(isinstance(s, str) for s in suites):
-            raise ValueError("protect takes link, an id, and suites, a list of names, best first")
+            raise ValueError("protect takes link, an id, and suites, a list of names, best first (none: as configured)")
         try:
-            self._links.protect(link, suites)
+            await self._links.protect(link, suites)
         except KeyError:
             raise self._unknown(link) from None
         return {"link": link, "suites": suites}
@@ -55,10 +65,20 @@ class LinkCommands:
         if not isinstance(link, str) or not isinstance(enabled, bool):
             raise ValueError("enable takes link, an id, and enabled, true or false")
         try:
-            self._links.enable(link, enabled)
+            await self._links.enable(link, enabled)
         except KeyError:
             raise self._unknown(link) from None
         return {"link": link, "enabled": enabled}
+
+    async def _cut(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        link, cut = arguments.get("link"), arguments.get("cut")
+        if not isinstance(link, str) or not isinstance(cut, bool):
+            raise ValueError("cut takes link, an id, and cut, true or false")
+        try:
+            self._links.cut(link, cut)
+        except KeyError:
+            raise self._unknown(link) from None
+        return {"link": link, "cut": cut}
 
     def _unknown(self, link: str) -> LookupError:
         known = ", ".join(one.id for one in self._links.all())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+
+import structlog
 
 from keyhaul.config.services import LinkSection
 from keyhaul.link.channel import Channel
 from keyhaul.link.protection.interface import Rotation
-from keyhaul.link.protection.registry import PROTECTIONS, acceptable
+from keyhaul.link.protection.registry import PROTECTIONS, UnknownSuite, acceptable
 from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.record import Record, Side
 from keyhaul.link.sender import SenderDirection
 from keyhaul.link.session import INCARNATION_LENGTH, LinkEnd, Proposal, Session
+from keyhaul.link.settings import LinkSettings, Settings
 from keyhaul.link.state import LinkState
 from keyhaul.link.telemetry import Telemetry
 from keyhaul.randomness import Source
@@ -29,6 +32,12 @@ LEASE_SECONDS = 2.0
 """A lease is about so much of the link's rate."""
 
 Result = TypeVar("Result")
+
+_log = structlog.get_logger(__name__)
+
+
+async def _nothing() -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class Core:
         end: LinkEnd,
         calls: Calls,
         state: LinkState,
+        settings: LinkSettings,
         telemetry: Telemetry,
         *,
         clock: Callable[[], float],
@@ -93,23 +103,39 @@ class Core:
         self.switched.set()
         self.renew = False
         """A new session is wanted although one stands."""
-        self.enabled = True
-        """Whether the operator lets the link be used."""
+        self.settings = Settings()
+        """What the operator has set; change it with `set`."""
+        self.cut = False
+        """Whether the fibre counts as cut: until the process ends nothing crosses the link."""
         self.on_switch: list[Callable[[], None]] = []
         """Called when an establishment is over."""
         self.on_session: Callable[[], None] = lambda: None
         """Called when a new session stands."""
+        self.on_store_older: Callable[[], Awaitable[None]] = _nothing
+        """Awaited before a session is entered that shows this end's store to be older than the other's record."""
         self.established_at = clock()
         """When the present session began."""
         self._announced = b""
         self._frozen_until = 0.0
         self._state = state
+        self._durable_settings = settings
+        self._setting = asyncio.Lock()
         self._settling: set[asyncio.Task[Any]] = set()
         self.outgoing: SenderDirection
         self.incoming: ReceiverDirection
 
     async def load(self) -> None:
-        """Read the durable state; everything that was leased before counts as used."""
+        """Read the durable state; everything that was leased before counts as used.
+
+        The configuration's floor counts for suites that were set at run time as well: where none is as strong, the
+        configured ones are back.
+        """
+        self.settings = await self._durable_settings.load()
+        try:
+            self.suites = self._suites_of(self.settings)
+        except UnknownSuite as error:
+            self.settings = replace(self.settings, suites=())
+            _log.warning("protections set at run time are not used", link=self.section.id, reason=str(error))
         sizes = {Stream.CONTROL: self.section.reserve, Stream.PAYLOAD: self.section.pool}
         step = max(MINIMUM_STEP, int(self.section.rate / 8 * LEASE_SECONDS))
         outgoing = await self._state.load(Side.OUTGOING)
@@ -126,6 +152,30 @@ class Core:
                 self.telemetry.burned(side, pads.burned)
                 self.telemetry.watch(side, stream, lambda pads=pads: float(pads.level))  # type: ignore[misc]
 
+    async def set(self, change: Callable[[Settings], Settings]) -> None:
+        """Change what the operator has set: durable first, then it counts.
+
+        Raises:
+            UnknownSuite: a suite is unknown, or none is as strong as the configured floor; nothing is changed.
+            StoreUnavailable: the outcome is unknown; nothing has changed yet.
+        """
+        await self.settle(self._set(change))
+
+    async def _set(self, change: Callable[[Settings], Settings]) -> None:
+        async with self._setting:
+            settings = change(self.settings)
+            suites = self._suites_of(settings)
+            await self._durable_settings.save(settings)
+            self.settings = settings
+            if suites != self.suites:
+                self.suites = suites
+                self.epoch += 1
+                self.renew = True
+            self.stir.set()
+
+    def _suites_of(self, settings: Settings) -> tuple[str, ...]:
+        return acceptable(settings.suites or self.section.suites, self.section.floor)
+
     async def write(self, *records: Record) -> None:
         """Make records durable; only then may what follows from them happen."""
         await self._state.write(*records)
@@ -137,7 +187,12 @@ class Core:
     @property
     def up(self) -> bool:
         """Whether the link may be used, a session stands and the neighbour is connected."""
-        return self.enabled and self.session is not None and self.calls.connected
+        return self.in_use and self.session is not None and self.calls.connected
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything may cross the link."""
+        return self.settings.enabled and not self.cut
 
     @property
     def frozen(self) -> bool:
@@ -163,6 +218,8 @@ class Core:
 
     async def switch(self, session: Session) -> None:
         """Enter a session: make the reconciliation durable, then use it."""
+        if session.own_store_older:
+            await self.on_store_older()
         out_record = self.outgoing.reconciled(session.outgoing)
         in_record = self.incoming.reconciled(session.incoming)
         await self.write(out_record, in_record)
@@ -207,13 +264,14 @@ class Core:
         self.stir.set()
 
     def admit(self) -> None:
-        """Refuse what comes or goes while the link is switched off.
+        """Refuse what comes or goes while the link is switched off or cut.
 
         Raises:
             ServiceError: unreachable.
         """
-        if not self.enabled:
-            raise ServiceError(ErrorCode.UNREACHABLE, "the link is switched off")
+        if not self.in_use:
+            reason = "cut" if self.settings.enabled else "switched off"
+            raise ServiceError(ErrorCode.UNREACHABLE, f"the link is {reason}")
 
     async def settle(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Carry work through to its end even if whoever asked for it gives up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,14 +36,22 @@ class LinkStatus:
     link: str
     neighbour: str
     state: str
-    """`down`, `establishing`, `up`, `disabled`."""
+    """`down`, `establishing`, `up`, `disabled` (by its operator), `cut` (a simulated fault)."""
     suite: str
+    """Of the present session; empty where there is none."""
     suites: tuple[str, ...]
+    """Accepted, best first."""
     connected: bool
     sessions_total: int
     rejected_total: int
     outgoing: DirectionStatus
     incoming: DirectionStatus
+    floor: str
+    """The weakest suite that the configuration lets this end accept."""
+    configured: tuple[str, ...]
+    """The configuration's suites, best first."""
+    chosen: bool
+    """Whether `suites` were set at run time, instead of the configured ones."""
 
 
 class LinkCalls(Protocol):
@@ -102,6 +111,10 @@ class LinkCalls(Protocol):
         Raises:
             ServiceError: as `call`.
         """
+        ...
+
+    def expecting(self) -> AbstractContextManager[None]:
+        """While this is entered the neighbour owes a message: see `keyhaul.transport.interface.Calls.expecting`."""
         ...
 
     def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from keyhaul.identity.names import ServiceName
@@ -13,7 +15,6 @@ from keyhaul.link.establishing import Establishing
 from keyhaul.link.interface import DirectionStatus, LinkStatus, SealedHandler
 from keyhaul.link.pads import PadShortage, PadSpent
 from keyhaul.link.protection.interface import AuthenticationFailed
-from keyhaul.link.protection.registry import acceptable
 from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.refill import ExchangeFailed, Refill, pause
 from keyhaul.link.sealing import Sealing
@@ -103,6 +104,10 @@ class Link:
             raise ValueError(f"{operation.name} has an answer: call it")
         await self._post(operation, request, secret, deadline, stream)
 
+    def expecting(self) -> AbstractContextManager[None]:
+        """See `LinkCalls.expecting`."""
+        return self._core.calls.expecting()
+
     def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:
         """See `LinkCalls.serve`."""
         self._register(operation)
@@ -111,8 +116,8 @@ class Link:
     def status(self) -> LinkStatus:
         """The state for operators."""
         core = self._core
-        if not core.enabled:
-            state = "disabled"
+        if not core.in_use:
+            state = "cut" if core.settings.enabled else "disabled"
         else:
             state = "establishing" if core.frozen else "down" if core.session is None else "up"
         return LinkStatus(
@@ -126,26 +131,35 @@ class Link:
             rejected_total=core.telemetry.rejected,
             outgoing=_direction(core.outgoing),
             incoming=_direction(core.incoming),
+            floor=core.section.floor,
+            configured=tuple(core.section.suites),
+            chosen=bool(core.settings.suites),
         )
 
-    def protect(self, suites: Sequence[str]) -> None:
+    async def protect(self, suites: Sequence[str]) -> None:
         """Change the list of accepted suites at run time: a new session follows, and no message is lost.
+
+        It lasts through restarts; an empty list takes the link back to its configuration.
 
         Raises:
             UnknownSuite: a name is unknown, or none is as strong as the configured floor.
+            StoreUnavailable: nothing has changed yet.
         """
-        core = self._core
-        core.suites = acceptable(suites, core.section.floor)
-        core.epoch += 1
-        core.renew = True
-        core.stir.set()
+        await self._core.set(lambda settings: replace(settings, suites=tuple(suites)))
 
-    def enable(self, enabled: bool) -> None:
-        """Use the link or not, as the operator says (ETSI GS QKD 015, qkdl_enable); lasts until the process ends.
+    async def enable(self, enabled: bool) -> None:
+        """Use the link or not, as the operator says (ETSI GS QKD 015, qkdl_enable); it lasts through restarts.
 
         While it is off nothing crosses it in either direction, and the session stands for later.
+
+        Raises:
+            StoreUnavailable: nothing has changed yet.
         """
-        self._core.enabled = enabled
+        await self._core.set(lambda settings: replace(settings, enabled=enabled))
+
+    def cut(self, cut: bool) -> None:
+        """Let nothing cross the link, as if its fibre were cut, or mend it; lasts until the process ends."""
+        self._core.cut = cut
         self._core.stir.set()
 
     async def receive(self, operation: Operation[Message, Message], sealed: Sealed) -> Sealed | None:
@@ -232,7 +246,7 @@ class Link:
     async def _step(self) -> float:
         """Do the next thing the link needs; return seconds until the next look, 0 for at once."""
         core = self._core
-        if not core.enabled:
+        if not core.in_use:
             return core.pace.idle
         if core.frozen:
             return core.pace.retry_first

@@ -21,6 +21,7 @@ from keyhaul.link.protection.registry import UnknownSuite
 from keyhaul.link.refill import Refill
 from keyhaul.link.sealing import Sealing
 from keyhaul.link.session import LinkEnd
+from keyhaul.link.settings import LinkSettings
 from keyhaul.link.state import LinkState
 from keyhaul.link.telemetry import LinkMetrics, Telemetry
 from keyhaul.randomness import Source, random_bytes
@@ -123,6 +124,7 @@ class Links:
                 end,
                 calls,
                 LinkState(self._store, section.id),
+                LinkSettings(self._store, section.id),
                 Telemetry(section.id, self._metrics, self._runtime, self._clock),
                 clock=self._clock,
                 source=self._source,
@@ -170,22 +172,44 @@ class Links:
         """Be told of each new session, with its link; the callback must not block."""
         self._callbacks.append(callback)
 
-    def protect(self, link_id: str, suites: list[str]) -> None:
-        """Change a link's list of suites, best first, at run time.
+    def on_store_older(self, link_id: str, callback: Callable[[], Awaitable[None]]) -> None:
+        """Have done what follows from a store that the neighbour's record shows to be an older copy.
+
+        The link's own pads are burned in any case. The callback is awaited before the link remembers that they are: if
+        it fails, or the process dies, the next session finds the same. A store that was lost and made anew is older,
+        too.
+
+        Raises:
+            KeyError: there is no such link.
+        """
+        self._cores[link_id].on_store_older = callback
+
+    async def protect(self, link_id: str, suites: list[str]) -> None:
+        """Change a link's list of suites, best first, at run time and for good; empty: back to the configuration.
 
         Raises:
             KeyError: there is no such link.
             UnknownSuite: a name is unknown, or none is as strong as the link's floor.
+            StoreUnavailable: nothing has changed yet.
         """
-        self._named(link_id).protect(suites)
+        await self._named(link_id).protect(suites)
 
-    def enable(self, link_id: str, enabled: bool) -> None:
-        """Use a link or not, until the process ends.
+    async def enable(self, link_id: str, enabled: bool) -> None:
+        """Use a link or not, from now on and through restarts.
+
+        Raises:
+            KeyError: there is no such link.
+            StoreUnavailable: nothing has changed yet.
+        """
+        await self._named(link_id).enable(enabled)
+
+    def cut(self, link_id: str, cut: bool) -> None:
+        """Let nothing cross a link, as if its fibre were cut, or mend it; until the process ends.
 
         Raises:
             KeyError: there is no such link.
         """
-        self._named(link_id).enable(enabled)
+        self._named(link_id).cut(cut)
 
     def _named(self, link_id: str) -> Link:
         for link in self._links.values():

@@ -98,6 +98,11 @@ class Session:
     """Bootstrap pad of this end's outgoing direction."""
     incoming_pad: bytes = field(repr=False)
 
+    @property
+    def own_store_older(self) -> bool:
+        """Whether this end's store is older than the other end's record of a direction."""
+        return self.outgoing.restored == "sender" or self.incoming.restored == "receiver"
+
 
 @dataclass(frozen=True, slots=True)
 class _Secrets:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, String, Table
 
 
 @dataclass(frozen=True, slots=True)
 class LinkTables:
-    """Durable figures of each direction, and the pad blocks of each."""
+    """Durable figures of each direction, the pad blocks of each, and what the operator has set for each link."""
 
     directions: Table
     blocks: Table
+    settings: Table
 
 
 def add_link_tables(metadata: MetaData) -> LinkTables:
@@ -45,4 +46,11 @@ def add_link_tables(metadata: MetaData) -> LinkTables:
         Column("digest", LargeBinary(32), nullable=False),
         Column("bits", LargeBinary, nullable=False),
     )
-    return LinkTables(directions, blocks)
+    settings = Table(
+        "link_setting",
+        metadata,
+        Column("link", String(64), primary_key=True),
+        Column("enabled", Boolean, nullable=False),
+        Column("suites", String(255), nullable=False),
+    )
+    return LinkTables(directions, blocks, settings)

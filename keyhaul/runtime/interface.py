@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry
+
+if TYPE_CHECKING:
+    from keyhaul.store.interface import Schema
 
 LocalCommand = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Answers a command on the local socket: JSON object in, JSON object out; raises LookupError or ValueError."""
@@ -48,6 +51,11 @@ class Role(Protocol):
     name: str
     config: type[Any]
     """The configuration type from `keyhaul.config.services`."""
+
+    @property
+    def schema(self) -> Schema | None:
+        """Of its key store; None for a role that has none."""
+        ...
 
     async def run(self, config: Any, directory: Path, runtime: Runtime, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then finish within 4 s without losing what was acknowledged.

@@ -88,7 +88,7 @@ class LocalServer:
                 listening.bind(short)
             self._path.chmod(0o600)
             self._inode = self._path.stat().st_ino
-            self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=LARGEST_REQUEST)
+            self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=LARGEST_REQUEST)
         except OSError as error:
             listening.close()
             raise StartError(f"cannot make the socket {self._path}: {error.strerror}") from error
@@ -106,18 +106,24 @@ class LocalServer:
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio reports one that it made and that `close` cancels as an error.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name=f"local {self._path.name}")
         self._connections.add(task)
+        task.add_done_callback(lambda _: self._over(task, writer))
+
+    def _over(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        self._connections.discard(task)
+        writer.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("local connection failed", exc_info=error)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if len(self._connections) <= CONNECTIONS and _permitted(writer):
                 await self._converse(reader, writer)
         except (TimeoutError, OSError, asyncio.LimitOverrunError, ValueError, asyncio.IncompleteReadError) as error:
             _log.debug("local connection dropped", error=error)
-        finally:
-            self._connections.discard(task)
-            writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

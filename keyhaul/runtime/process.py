@@ -47,10 +47,10 @@ def serve(role: Role, config_path: Path) -> int:
             problem = Problem("service", "role", f'"{section.role}" is not the role to serve, "{role.name}"')
             raise ConfigurationError(config_path, [problem])
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return Exit.CONFIGURATION
     except OSError as error:
-        print(f"{role.name}: {error}", file=sys.stderr)
+        print(f"Error: {role.name}: {error}", file=sys.stderr)
         return Exit.FAILURE
     service = f"{section.role}-{section.node}"
     set_up(service, config.operations.log_level, config.operations.log_format)

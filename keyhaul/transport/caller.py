@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
 
@@ -15,9 +15,6 @@ from keyhaul.transport.limits import Budget
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.metrics import TransportMetrics
 from keyhaul.transport.wire import Wire, WireSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 DEADLINE_HEADER = b"keyhaul-deadline-ms"
 
@@ -42,10 +39,18 @@ class Caller(Wire):
     """A connection over which requests are sent."""
 
     def __init__(
-        self, peer: Peer, *, settings: WireSettings, budget: Budget, metrics: TransportMetrics, direction: str
+        self,
+        peer: Peer,
+        *,
+        settings: WireSettings,
+        budget: Budget,
+        metrics: TransportMetrics,
+        direction: str,
+        message_owed: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Prepare the connection."""
+        """Prepare the connection; `message_owed` tells whether a message of the peer is expected, on any connection."""
         super().__init__(peer, client=True, settings=settings, budget=budget, metrics=metrics, direction=direction)
+        self._message_owed = message_owed
         self.on_leaving: Callable[[], None] | None = None
         self._exchanges: dict[int, _Exchange] = {}
         self._waiting: deque[_Exchange] = deque()
@@ -134,12 +139,23 @@ class Caller(Wire):
         return self.idle and super().finished_now()
 
     def owed(self) -> bool:
-        """Whether an answer is due."""
-        return bool(self._exchanges)
+        """Whether the peer owes an answer, or a message."""
+        return bool(self._exchanges) or self._message_owed()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin HTTP/2; a message may be owed from before this connection."""
+        super().connection_made(transport)
+        if self.owed():
+            self.expect_answer()
+
+    def expect_message(self) -> None:
+        """From now on a message is owed."""
+        if not self._exchanges:
+            self.expect_answer()
 
     def _send(self, exchange: _Exchange) -> None:
         remaining = max(1, int((exchange.end - self._loop.time()) * 1000))
-        first = not self._exchanges
+        first = not self.owed()
         exchange.stream = self._http2.request(exchange.path, ((DEADLINE_HEADER, b"%d" % remaining),), exchange.body)
         self._exchanges[exchange.stream] = exchange
         if first:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cryptography.x509 import Certificate
@@ -40,6 +42,7 @@ class TypedCalls:
         self._limits = limits
         self._most = pending
         self._pending = 0
+        self._expecting = 0
 
     @property
     def peer(self) -> ServiceName:
@@ -96,10 +99,25 @@ class TypedCalls:
             self._pending -= 1
         raise ServiceError(ErrorCode.UNREACHABLE, f"{self._peer} keeps leaving")
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """The peer owes a message: see `interface.Calls.expecting`."""
+        self._expecting += 1
+        if self._expecting == 1 and (caller := self._standing()) is not None:
+            caller.expect_message()
+        try:
+            yield
+        finally:
+            self._expecting -= 1
+
     async def peer_certificate(self) -> Certificate | None:
         """The certificate of the standing connection's peer, None where none stands."""
         caller = self._standing()
         return None if caller is None else caller.peer.certificate
+
+    def message_owed(self) -> bool:
+        """Whether anybody expects a message of the peer."""
+        return self._expecting > 0
 
     def _standing(self) -> Caller | None:
         raise NotImplementedError

@@ -88,7 +88,12 @@ class Channel(TypedCalls):
 
     def _make(self, peer: Peer) -> Caller:
         caller = Caller(
-            peer, settings=self._settings.wire, budget=self._budget, metrics=self._metrics, direction="dialled"
+            peer,
+            settings=self._settings.wire,
+            budget=self._budget,
+            metrics=self._metrics,
+            direction="dialled",
+            message_owed=self.message_owed,
         )
         caller.on_leaving = lambda: self._dialler.renew(caller)
         return caller

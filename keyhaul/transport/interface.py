@@ -6,6 +6,7 @@ The HTTP/2 implementation is in this folder's other modules; tests may put anoth
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,6 +62,13 @@ class Calls(Protocol):
 
         Raises:
             ServiceError: as `call`.
+        """
+        ...
+
+    def expecting(self) -> AbstractContextManager[None]:
+        """While this is entered the peer owes a message that completes what it took on before.
+
+        A peer that then falls silent is found as fast as if a call were waiting. Any number may be entered.
         """
         ...
 

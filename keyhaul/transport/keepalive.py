@@ -9,10 +9,13 @@ from keyhaul.randomness import Source
 
 @dataclass(frozen=True, slots=True)
 class KeepaliveTimes:
-    """Seconds of silence; `waiting` counts while the peer owes an answer, from the moment it was asked."""
+    """Seconds of silence; `waiting` counts while the peer owes an answer, from the moment it was asked.
 
-    ping_waiting: float = 0.2
-    dead_waiting: float = 0.9
+    A PING has the difference between `ping` and `dead` for its answer: so long may a process that lives be busy.
+    """
+
+    ping_waiting: float = 0.1
+    dead_waiting: float = 0.6
     ping_idle: float = 2.0
     dead_idle: float = 4.5
 
@@ -31,17 +34,21 @@ class Keepalive:
         self._times = times
         self._heard = now
         self._asked = now
-        self._pinged = False
+        self._pinged: float | None = None
+        """When a PING went out that nothing has followed, or began to count."""
+        self._excused = False
+        """Whether this silence was put down to our own standstill, once."""
         self.due = now + times.ping_idle
         """When to check next."""
 
     def heard(self, now: float) -> None:
         """Something came from the peer."""
         self._heard = now
-        self._pinged = False
+        self._pinged = None
+        self._excused = False
 
     def asked(self, now: float) -> bool:
-        """The peer owes an answer, and owed none before; returns whether `due` is earlier now."""
+        """The peer owes something, and owed nothing before; returns whether `due` is earlier now."""
         self._asked = now
         due = now + self._times.ping_waiting
         if due < self.due:
@@ -54,28 +61,30 @@ class Keepalive:
 
         Args:
             now: the time.
-            waiting: whether the peer owes an answer.
+            waiting: whether the peer owes something.
 
         Returns:
             whether to send a PING, and whether the peer is to be given up.
         """
         late = now - self.due
-        if late > _STALL:
+        if late > _STALL and not self._excused:
+            self._excused = True
             self._heard = min(now, self._heard + late)
             self._asked = min(now, self._asked + late)
+            self._pinged = None if self._pinged is None else now
         times = self._times
         if waiting:
             since, ping_after, dead_after = max(self._heard, self._asked), times.ping_waiting, times.dead_waiting
         else:
             since, ping_after, dead_after = self._heard, times.ping_idle, times.dead_idle
-        silence = now - since
-        if silence >= dead_after and self._pinged:
-            return False, True
-        ping = silence >= ping_after and not self._pinged
+        ping = self._pinged is None and now >= since + ping_after
         if ping:
-            self._pinged = True
-        self.due = max(since + (dead_after if self._pinged else ping_after), now + 0.001)
-        return ping, False
+            self._pinged = now
+        if self._pinged is None:
+            self.due = since + ping_after
+            return False, False
+        self.due = max(since + dead_after, self._pinged + dead_after - ping_after)
+        return ping, now >= self.due
 
 
 class Backoff:

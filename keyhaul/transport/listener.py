@@ -242,15 +242,16 @@ class Listener:
     def _admit_reverse(self, peer: Peer) -> Caller:
         if (self._own.role, peer.name.role) not in REVERSED:
             raise NotAdmitted(f"{peer.name} is not called in reverse")
+        calls = self.reverse(peer.name)
+        assert isinstance(calls, ReversePeer)
         caller = Caller(
             peer,
             settings=self._settings.reverse,
             budget=self._budget,
             metrics=self._metrics,
             direction="reverse",
+            message_owed=calls.message_owed,
         )
-        calls = self.reverse(peer.name)
-        assert isinstance(calls, ReversePeer)
         calls.attach(caller)
         return caller
 

@@ -15,13 +15,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from keyhaul.keys.identifiers import pack, unpack
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls
 from keyhaul.transport.messages.aaa import Usage, UsageChange, UsageRecord
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.operations import AAA_USAGE
-from services.akms.batches import Batch, pack, unpack
+from services.akms.batches import Batch
 from services.akms.metrics import Metrics
 from services.akms.pace import Pace
 from services.akms.tables import USAGE
@@ -31,6 +32,9 @@ _REFUSALS = frozenset({ErrorCode.NOT_PERMITTED, ErrorCode.MALFORMED})
 _RECORD = "record"
 VOID = "void"
 EXPIRED = "expired"
+
+MAXIMUM_UNKNOWN = 4_096
+"""Lines of batches that have no record here any more, those that AAA refused among them."""
 
 
 def note_release(connection: Connection, batch: Batch, now: float) -> None:
@@ -44,6 +48,19 @@ def note_change(connection: Connection, batch: Batch, change: str, key_ids: Iter
     concerned = [key_id for key_id in key_ids if key_id in known]
     if concerned:
         _line(connection, change, batch, concerned, now)
+
+
+def note_expired(connection: Connection, batch: str, key_ids: list[UUID], now: float) -> None:
+    """Write that keys are `EXPIRED` whose batch ended here before they did at their UKMS; AAA has the record.
+
+    Raises:
+        ServiceError: busy, when more such lines wait than AAA took of late.
+    """
+    unknown = select(func.count()).select_from(USAGE).where(USAGE.c.grant == "")
+    if connection.execute(unknown).scalar_one() >= MAXIMUM_UNKNOWN:
+        raise ServiceError(ErrorCode.BUSY, "AAA has not taken what was told before", retry_after_ms=5000)
+    columns = {"kind": EXPIRED, "batch": batch, "grant": "", "size": 0, "key_ids": pack(key_ids), "at": now}
+    connection.execute(insert(USAGE).values(**columns, refused=False))
 
 
 def _line(connection: Connection, kind: str, batch: Batch, key_ids: list[UUID], now: float) -> None:

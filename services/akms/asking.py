@@ -11,14 +11,15 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 from keyhaul.identity.names import ServiceName
+from keyhaul.pressure.gate import FairGate
 from keyhaul.randomness import Source, identifier
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls, Peer
-from keyhaul.transport.messages.access import DeliveryFailed, RequestKeys
+from keyhaul.transport.messages.access import DeliveryFailed, Purpose, RequestKeys
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, FailureReason, KeyRequest, Released, RequestFailed, Transfer
 from keyhaul.transport.operations import PEER_REQUEST
@@ -30,6 +31,7 @@ from services.akms.grants import Grants, HeldGrant
 from services.akms.local import LocalKeys
 from services.akms.metrics import Metrics
 from services.akms.permission import Refused, check_amount, check_names, maker_of
+from services.akms.rates import Rates, flow_of
 from services.akms.receiving import OpenRequest, Receiving
 from services.akms.tasks import Tasks
 
@@ -37,10 +39,17 @@ IDENTIFIER = re.compile(r"[0-9a-f]{32}")
 MAXIMUM_REMAINING = 60.0
 """Seconds that a request may take at most, whatever it says."""
 
+MAXIMUM_AT_ONCE = 64
+"""Requests to one maker at a time, whatever the credits: what waits here is served in fair order, what is under way
+is not."""
+
 LONGEST_RETRY_MS = 60_000
 """A longer wait than this is not passed on, whoever asks for it."""
 
 _REMEMBERED_REQUESTS = 16_384
+
+_LIFE = 12
+"""Digits by which all requests of one process to makers begin."""
 
 REASONS: dict[ErrorCode, FailureReason] = {
     ErrorCode.NOT_PERMITTED: FailureReason.NOT_PERMITTED,
@@ -66,6 +75,8 @@ class Asking:
         receiving: Receiving,
         delivery: Delivery,
         credit: Credits,
+        rates: Rates,
+        at_once: int,
         tasks: Tasks,
         metrics: Metrics,
         source: Source,
@@ -81,12 +92,23 @@ class Asking:
         self._receiving = receiving
         self._delivery = delivery
         self._credits = credit
+        self._rates = rates
+        self._at_once = min(at_once, MAXIMUM_AT_ONCE)
+        self._gates: dict[str, FairGate] = {}
         self._tasks = tasks
         self._metrics = metrics
         self._source = source
         self._clock = clock
         self._open: dict[str, OpenRequest] = {}
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._life = identifier(source)[:_LIFE]
+        self._refused: set[str] = set()
+
+    @property
+    def under_way(self) -> dict[str, int]:
+        """Requests to makers that have their turn, and that wait for it; for operators."""
+        gates = self._gates.values()
+        return {"asking": sum(gate.held for gate in gates), "queued": sum(gate.waiting for gate in gates)}
 
     @property
     def open_requests(self) -> int:
@@ -105,7 +127,7 @@ class Asking:
             raise ServiceError(ErrorCode.MALFORMED, "a request has an identifier and a remaining time")
         if (neighbour.id, message.request) not in self._seen:
             credit = ExitStack()
-            credit.enter_context(self._credits.take(neighbour.id, Work.SERVING))
+            credit.enter_context(self._credits.take(neighbour.id, Work.SERVING, message.master))
             self.remember(neighbour.id, message.request)
             end = self._clock() + min(message.remaining_ms, round(1000 * MAXIMUM_REMAINING)) / 1000
             self._tasks.start(self._serve(neighbour.id, message, end, credit), "request")
@@ -127,6 +149,8 @@ class Asking:
             raise ServiceError(ErrorCode.NOT_FOUND, "no such request")
         with self._credits.take(peer.name.id, Work.DELIVERY):
             if opened.taken is None:
+                if message.batch in self._refused:
+                    raise ServiceError(ErrorCode.CONFLICT, "the batch is being voided")
                 opened.batch = message.batch
                 opened.taken = asyncio.get_running_loop().create_future()
                 self._tasks.start(self._take(opened, opened.taken, peer, message), "transfer")
@@ -140,12 +164,28 @@ class Asking:
             opened.outcome.set_exception(_error_of(message))
         return Accepted()
 
-    async def finished(self, batch: str) -> None:
-        """Wait until a transfer of this batch, if one is being taken, is released or refused."""
-        for opened in self._open.values():
-            if opened.batch == batch and opened.taken is not None:
-                await asyncio.wait([opened.taken])
-                return
+    def asked(self, request: str) -> bool:
+        """Whether this process sent a request to a maker: what came of it is known here for certain."""
+        return request.startswith(self._life)
+
+    def taking(self, batch: str) -> bool:
+        """Whether a transfer of this batch is being taken."""
+        return any(opened.batch == batch and opened.taken is not None for opened in self._open.values())
+
+    @asynccontextmanager
+    async def refusing(self, batch: str) -> AsyncIterator[None]:
+        """Take no transfer of this batch meanwhile; one that is being taken is released or refused first."""
+        if batch in self._refused:
+            raise ServiceError(ErrorCode.BUSY, "the batch is being voided")
+        self._refused.add(batch)
+        try:
+            for opened in self._open.values():
+                if opened.batch == batch and opened.taken is not None:
+                    await asyncio.wait([opened.taken])
+                    break
+            yield
+        finally:
+            self._refused.discard(batch)
 
     async def _serve(self, ukms: str, message: RequestKeys, end: float, credit: ExitStack) -> None:
         with credit:
@@ -184,17 +224,43 @@ class Asking:
             raise ServiceError(ErrorCode.NOT_PERMITTED, "not permitted") from None
 
     async def _under(self, held: HeldGrant, maker: str, ukms: str, message: RequestKeys, end: float) -> None:
-        with self._credits.take(maker, Work.ASKING, message.purpose):
+        """Serve a request within its contract's rate and allowance, when its contract's turn has come."""
+        self._rates.take(held.grant, message.number, self._clock())
+        spent = False
+        try:
             self._grants.reserve(held, message.number)
-            spent = False
             try:
-                if maker == self._own.id:
-                    await self._local.make(ukms, message, held.grant, end)
-                else:
-                    await self._ask(ukms, message, held, maker, end)
+                async with self._turn(maker, held, message, end):
+                    if maker == self._own.id:
+                        await self._local.make(ukms, message, held.grant, end)
+                    else:
+                        await self._ask(ukms, message, held, maker, end)
                 spent = True
             finally:
                 self._grants.free(held, message.number, spent=spent)
+        finally:
+            if not spent:
+                self._rates.give_back(held.grant, message.number)
+
+    @asynccontextmanager
+    async def _turn(self, maker: str, held: HeldGrant, message: RequestKeys, end: float) -> AsyncIterator[None]:
+        """Wait for a place among the requests to a maker: contracts in fair order, prefetch after demand."""
+        gate = self._gates.get(maker)
+        if gate is None:
+            gate = self._gates[maker] = FairGate(self._at_once)
+        async with AsyncExitStack() as place:
+            turn = gate.enter(
+                flow_of(held.grant),
+                cost=message.number * message.size / 8,
+                weight=held.grant.weight,
+                urgent=message.purpose is Purpose.DEMAND,
+            )
+            try:
+                async with asyncio.timeout(max(0.0, end - self._clock())):
+                    await place.enter_async_context(turn)
+            except TimeoutError:
+                raise ServiceError(ErrorCode.DEADLINE, "no turn in time") from None
+            yield
 
     async def _ask(self, ukms: str, message: RequestKeys, held: HeldGrant, maker: str, end: float) -> None:
         """Ask the maker and wait for its transfer or failure."""
@@ -203,7 +269,8 @@ class Asking:
             raise ServiceError(ErrorCode.UNREACHABLE, "no way to this AKMS is configured")
         key = self._keys.borrow(maker, self._clock())
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        opened = OpenRequest(identifier(self._source), ukms, message, held, maker, key, outcome, end)
+        request = self._life + identifier(self._source)[_LIFE:]
+        opened = OpenRequest(request, ukms, message, held, maker, key, outcome, end)
         self._open[opened.id] = opened
         try:
             await self._await_outcome(calls, opened)
@@ -221,7 +288,8 @@ class Asking:
         try:
             async with asyncio.timeout(max(0.0, opened.end - self._clock())):
                 await calls.call(PEER_REQUEST, self._message(opened), deadline=opened.end - self._clock())
-                await asyncio.shield(opened.outcome)
+                with calls.expecting():
+                    await asyncio.shield(opened.outcome)
         except TimeoutError:
             raise ServiceError(ErrorCode.DEADLINE, "no keys in time") from None
 

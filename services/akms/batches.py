@@ -5,7 +5,7 @@ Functions over a connection, so that a caller puts several into one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from keyhaul.keys.identifiers import pack, unpack
 from keyhaul.keys.states import KeyEvent, KeyState, after
 from keyhaul.transport.messages.peer import BatchState
 from services.akms.tables import BATCHES
@@ -73,16 +74,6 @@ class Batch:
         if self.state in (KeyState.RELEASED, KeyState.ISSUED, KeyState.EXPIRED, KeyState.DESTROYED):
             return BatchState.RELEASED
         return BatchState.PREPARED if self.state is KeyState.PREPARED else BatchState.VOID
-
-
-def pack(key_ids: Iterable[UUID]) -> bytes:
-    """Key IDs as 16 bytes each, one after the other."""
-    return b"".join(key_id.bytes for key_id in key_ids)
-
-
-def unpack(packed: bytes) -> list[UUID]:
-    """Key IDs back from their bytes."""
-    return [UUID(bytes=packed[start : start + 16]) for start in range(0, len(packed), 16)]
 
 
 def record(connection: Connection, batch: Batch, bits: bytes | None = None) -> None:
@@ -187,6 +178,15 @@ def after_id(connection: Connection, batch: str, limit: int) -> list[Batch]:
     """The next batches in the order of their ids, to go through all of them in pieces."""
     rows = connection.execute(select(BATCHES).where(BATCHES.c.batch > batch).order_by(BATCHES.c.batch).limit(limit))
     return [_batch(row) for row in rows]
+
+
+def shared(connection: Connection, peer: str, after: str, now: float, limit: int) -> list[str]:
+    """Names of batches shared with another AKMS, released and not expired, in order, the first one after `after`."""
+    released = (KeyState.RELEASED, KeyState.ISSUED, KeyState.DESTROYED)
+    chosen = select(BATCHES.c.batch).where(
+        BATCHES.c.batch > after, BATCHES.c.peer == peer, BATCHES.c.state.in_(released), BATCHES.c.expires > now
+    )
+    return list(connection.execute(chosen.order_by(BATCHES.c.batch).limit(limit)).scalars())
 
 
 def expired(connection: Connection, now: float) -> list[Batch]:

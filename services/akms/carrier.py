@@ -20,13 +20,14 @@ from keyhaul.transport.messages.peer import Announce, CnRange, Confirm, Confirme
 from keyhaul.transport.messages.relay import Deliver, Outcome, Submit
 from keyhaul.transport.operations import CARRIER_SUBMIT, PEER_ANNOUNCE, PEER_CONFIRM
 from services.akms.cn_batch import CnBatch
-from services.akms.cn_pool import UNCONFIRMED_SECONDS, MakerPool, Taken
+from services.akms.cn_pool import ANYBODY, MakerPool, Share, Taken
 from services.akms.cn_store import Arrived, CnStore, RefusedBatch
 from services.akms.metrics import Metrics
 from services.akms.tasks import Tasks
 
 _CONFIRM_ATTEMPTS = 3
 _IDLE_SECONDS = 1.0
+_LEAST_WAIT = 0.01
 
 
 class Carrier:
@@ -56,9 +57,9 @@ class Carrier:
         self._made: dict[str, tuple[str, str]] = {}
         self._store = CnStore()
         self._arrival = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._failures: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def take(self, peer: str, service_class: str, count: int, deadline: float) -> Taken:
+    async def take(self, peer: str, service_class: str, count: int, deadline: float, share: Share = ANYBODY) -> Taken:
         """Return `count` bytes that the peer confirmed and that nobody else ever gets.
 
         Args:
@@ -66,19 +67,21 @@ class Carrier:
             service_class: whose pool.
             count: bytes.
             deadline: seconds from now.
+            share: among whom the pool's bits are shared out in fair order.
 
         Raises:
             ServiceError: exhausted, when the carrier brought too few in time.
         """
         key = (peer, service_class)
         pool = self._pool(key)
-        ticket = pool.ask(count, self._clock())
+        ticket = pool.ask(count, self._clock(), share)
         future: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         self._futures[*key, ticket] = future
         self._pump(key)
         try:
             async with asyncio.timeout(deadline):
-                return await future
+                with self._ckms.expecting(), self._peers[peer].expecting():
+                    return await future
         except TimeoutError:
             raise ServiceError(ErrorCode.EXHAUSTED, "no CN bits in time", retry_after_ms=1000) from None
         finally:
@@ -93,7 +96,6 @@ class Carrier:
         """A peer does not have these bits: burn all that were made for it until they were taken."""
         burned = sum(pool.burn(taken.at) for (owner, _), pool in self._pools.items() if owner == peer)
         self._runtime.alarm("cn-bits-unknown", peer=peer, batches_burned=burned)
-        self._changed.set()
 
     async def bits(self, maker: str, service_class: str, ranges: list[CnRange], deadline: float) -> bytes:
         """Return the consumer's copy of a maker's CN bytes, once; waits while their confirmation is under way.
@@ -150,7 +152,7 @@ class Carrier:
         key = self._made.get(message.batch)
         same = None
         if key is not None and key[0] == peer.name.id:
-            same = self._pools[key].confirm(message.batch, message.check)
+            same = self._pools[key].confirm(message.batch, message.check, self._clock())
         if key is None or same is None:
             raise ServiceError(ErrorCode.NOT_FOUND, "no such CN batch")
         if same:
@@ -162,23 +164,11 @@ class Carrier:
         return Confirmed(same=same)
 
     async def run(self) -> None:
-        """Refill, retry and expire for as long as the service runs."""
+        """Burn what came here and was not confirmed, for as long as the service runs."""
         while True:
-            self._changed.clear()
-            now = self._clock()
-            wakes = [now + _IDLE_SECONDS]
-            self._store.expire(now)
-            for key, pool in self._pools.items():
-                late = pool.expire(now)
-                self._metrics.cn_batches.labels("late").inc(late)
-                self._pump(key)
-                wakes += [wake] if (wake := pool.wake_at(now)) is not None else []
+            self._store.expire(self._clock())
             self._made = {name: key for name, key in self._made.items() if self._pools[key].knows(name)}
-            try:
-                async with asyncio.timeout(max(0.01, min(wakes) - now)):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+            await asyncio.sleep(_IDLE_SECONDS)
 
     def close(self) -> None:
         """Wipe all bits."""
@@ -206,26 +196,46 @@ class Carrier:
     def _pool(self, key: tuple[str, str]) -> MakerPool:
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = MakerPool(key[1], self._settings, self._source)
+            pool = self._pools[key] = MakerPool(key[1], self._settings, self._source, self._clock())
+            self._failures[key] = asyncio.Event()
             self._metrics.cn_bytes.labels(*key).set_function(lambda: pool.available)
+            self._tasks.start(self._tend(key, pool), "cn-pool")
         return pool
 
+    async def _tend(self, key: tuple[str, str], pool: MakerPool) -> None:
+        """Look at a pool at the instants of its clock, retry and expire for as long as the service runs."""
+        failure = self._failures[key]
+        while True:
+            failure.clear()
+            self._metrics.cn_batches.labels("late").inc(pool.expire(self._clock()))
+            self._start(key, pool.look(self._clock()))
+            self._pump(key)
+            now = self._clock()
+            try:
+                async with asyncio.timeout(min(_IDLE_SECONDS, max(_LEAST_WAIT, pool.wake_at(now) - now))):
+                    await failure.wait()
+            except TimeoutError:
+                continue
+
     def _pump(self, key: tuple[str, str]) -> None:
-        """Serve who waits, start what is missing."""
+        """Serve who waits, start what those need who still do."""
         pool = self._pools[key]
         for ticket, taken in pool.serve(self._clock()):
             future = self._futures.get((*key, ticket))
             if future is not None and not future.done():
                 future.set_result(taken)
-        new = pool.plan(self._clock())
+        self._start(key, pool.plan(self._clock()))
+
+    def _start(self, key: tuple[str, str], new: list[CnBatch]) -> None:
         for batch in new:
             self._made[batch.name] = key
             self._tasks.start(self._send(key, batch), "cn-batch")
-        if new:
-            self._changed.set()
 
     async def _send(self, key: tuple[str, str], batch: CnBatch) -> None:
         """Announce and submit one batch side by side; the rest comes as messages."""
+        patience = self._pools[key].patience(batch.name, self._clock())
+        if not patience:
+            return
         peer = self._peers[key[0]]
         announce = Announce(batch=batch.name, length=len(batch.bits), service_class=key[1])
         submit = Submit(
@@ -233,11 +243,11 @@ class Carrier:
             destination=ckms_of(peer.peer),
             bits=batch.bits.reveal(),
             service_class=key[1],
-            remaining_ms=int(UNCONFIRMED_SECONDS * 1000),
+            remaining_ms=int(patience * 1000),
         )
         outcomes = await asyncio.gather(
-            peer.call(PEER_ANNOUNCE, announce, deadline=UNCONFIRMED_SECONDS),
-            self._ckms.call(CARRIER_SUBMIT, submit, deadline=UNCONFIRMED_SECONDS),
+            peer.call(PEER_ANNOUNCE, announce, deadline=patience),
+            self._ckms.call(CARRIER_SUBMIT, submit, deadline=patience),
             return_exceptions=True,
         )
         for outcome in outcomes:
@@ -252,7 +262,7 @@ class Carrier:
         self._metrics.cn_batches.labels("failed").inc()
         self._pools[key].failed(name, self._clock())
         self._pump(key)
-        self._changed.set()
+        self._failures[key].set()
 
     def _prove(self, arrived: Arrived | None) -> None:
         if arrived is not None:

@@ -1,7 +1,9 @@
 """The maker's pool of CN bits for one consumer and class: what to make ahead, and who gets which bytes.
 
 The level follows demand: `horizon` seconds of what was used of late, between `minimum` and `maximum`; batches have a
-few fixed sizes. With `minimum` and `maximum` both 0 the pool makes what each request needs, and keeps nothing.
+few fixed sizes. A request for which the pool has enough causes nothing on the carrier: the pool is filled when somebody
+waits (`plan`), and otherwise only at the instants of a random clock of its own (`look`), so that relays do not show
+when somebody asked. With `minimum` and `maximum` both 0 the pool makes what each request needs, and keeps nothing.
 Memory only. Sans-IO: time and randomness are arguments; the driver is `carrier`.
 """
 
@@ -14,15 +16,21 @@ from dataclasses import dataclass, field
 
 from keyhaul.config.services import PoolSection
 from keyhaul.keys.material import KeyMaterial
-from keyhaul.randomness import Source, identifier
+from keyhaul.pressure.fair import FairOrder
+from keyhaul.randomness import Source, fraction, identifier
 from keyhaul.transport.messages.peer import CnRange
 from services.akms.cn_batch import CHECK_KEY_BYTES, CnBatch, CnEvent, CnState
+from services.akms.cn_demand import Demand
+from services.akms.cn_path import CnPath
 
-MAXIMUM_IN_FLIGHT = 16
-"""Batches of one pool on their way at a time."""
+LOOK_SECONDS = 2.0
+"""Mean time between two looks at a pool's level; each is drawn from half as long to half as long again."""
 
-UNCONFIRMED_SECONDS = 5.0
-"""After this long a batch that nobody confirmed is burned."""
+SHORTEST_LOOK_SECONDS = 0.05
+"""The mean where so much is used that a pool at its level lasts only a fraction of a second."""
+
+_LOOKS_PER_POOL = 4
+"""How many looks there are at least while a pool at its level is used up."""
 
 NEWS = {
     CnEvent.SUBMIT: CnState.SUBMITTED,
@@ -31,8 +39,18 @@ NEWS = {
 }
 """The state that each piece of news leads to."""
 
-_DEMAND_SECONDS = 8.0
 _REMEMBERED_CHECKS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Who asks for bits, as far as a fair order needs to know."""
+
+    flow: str = ""
+    weight: float = 1.0
+
+
+ANYBODY = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +63,24 @@ class Taken:
     """When they were taken: what was made until then is as doubtful as they are, if the consumer lacks them."""
 
 
-class Demand:
-    """Bytes used per second of late: an exponentially weighted average."""
-
-    def __init__(self) -> None:
-        self._weighted = 0.0
-        self._since = 0.0
-
-    def add(self, count: int, now: float) -> None:
-        """Count bytes that were used."""
-        self._weighted = self._decayed(now) + count
-        self._since = now
-
-    def rate(self, now: float) -> float:
-        """Bytes per second."""
-        return self._decayed(now) / _DEMAND_SECONDS
-
-    def _decayed(self, now: float) -> float:
-        return self._weighted * math.exp(-max(0.0, now - self._since) / _DEMAND_SECONDS)
-
-
 class MakerPool:
     """Bits that this AKMS made for one consumer and class."""
 
-    def __init__(self, service_class: str, settings: PoolSection, source: Source) -> None:
+    def __init__(self, service_class: str, settings: PoolSection, source: Source, now: float) -> None:
         self._service_class = service_class
         self._settings = settings
         self._sizes = sorted(settings.batches)
         self._source = source
+        self._path = CnPath(self._sizes)
         self._batches: OrderedDict[str, CnBatch] = OrderedDict()
-        self._waiting: OrderedDict[int, int] = OrderedDict()
+        self._waiting: dict[int, int] = {}
+        self._order: FairOrder[int] = FairOrder()
         self._tickets = 0
         self._demand = Demand()
         self._failures = 0
         self._retry_at = 0.0
         self._checks: OrderedDict[str, bytes] = OrderedDict()
+        self._look_at = now + self._interval(now) if settings.maximum else math.inf
 
     @property
     def available(self) -> int:
@@ -89,7 +90,7 @@ class MakerPool:
     @property
     def in_flight(self) -> int:
         """Bytes of CN key on their way."""
-        return sum(batch.usable for batch in self._batches.values() if batch.state is not CnState.CONFIRMED)
+        return self._path.in_flight
 
     @property
     def waiting(self) -> int:
@@ -101,26 +102,25 @@ class MakerPool:
         """Whether the latest batch failed: until one arrives nobody should count on quick bits."""
         return self._failures > 0
 
-    def ask(self, count: int, now: float) -> int:
-        """Queue up for `count` bytes; returns a ticket for `serve` or `forget`."""
+    def ask(self, count: int, now: float, share: Share = ANYBODY) -> int:
+        """Queue up for `count` bytes, among others of one share; returns a ticket for `serve` or `forget`."""
         self._tickets += 1
         self._waiting[self._tickets] = count
+        self._order.push(self._tickets, share.flow, cost=count, weight=share.weight)
         self._demand.add(count, now)
         return self._tickets
 
     def forget(self, ticket: int) -> None:
         """Nobody waits for this ticket any more."""
-        self._waiting.pop(ticket, None)
+        if self._waiting.pop(ticket, None) is not None:
+            self._order.remove(ticket)
 
     def serve(self, now: float) -> list[tuple[int, Taken]]:
-        """Hand bytes to those who wait, in their order, as far as confirmed bytes go; each byte once."""
+        """Hand bytes to those who wait, in fair order, as far as confirmed bytes go; each byte once."""
         served = []
-        while self._waiting:
-            ticket, count = next(iter(self._waiting.items()))
-            if self.available < count:
-                break
-            del self._waiting[ticket]
-            served.append((ticket, self._take(count, now)))
+        while (ticket := self._order.head()) is not None and self.available >= self._waiting[ticket]:
+            self._order.pop()
+            served.append((ticket, self._take(self._waiting.pop(ticket), now)))
         if served and not self._waiting and not self._settings.maximum:
             for batch in [batch for batch in self._batches.values() if batch.state is CnState.CONFIRMED]:
                 self._burn(batch)
@@ -132,24 +132,27 @@ class MakerPool:
         return int(min(wanted, float(self._settings.maximum)))
 
     def plan(self, now: float) -> list[CnBatch]:
-        """Draw the batches to announce and submit now: first what requests wait for, then up to the target."""
-        if now < self._retry_at:
+        """Draw the batches to announce and submit now because somebody waits: what is asked for, then the target."""
+        if not self._waiting or now < self._retry_at:
             return []
-        ahead = self.available + self.in_flight - self.waiting
         new: list[CnBatch] = []
-        while ahead < 0 and self._room():
-            size = next((size for size in self._sizes if size >= -ahead), self._sizes[-1])
+        while (short := -self._ahead()) > 0 and (sizes := self._possible(now)):
+            size = next((size for size in sizes if size >= short), sizes[-1])
             new.append(self._draw(size, now))
-            ahead += size
-        target = self.target(now)
-        if target - ahead >= max(1, target // 4):
-            while ahead < target and self._room():
-                size = next((size for size in reversed(self._sizes) if size <= target - ahead), self._sizes[0])
-                if ahead + size > max(self._settings.maximum, self._sizes[0]):
-                    break
-                new.append(self._draw(size, now))
-                ahead += size
-        return new
+        ahead, target = self._ahead(), self.target(now)
+        return new + self._fill(target - ahead if target - ahead >= target // 4 else 0, now)
+
+    def look(self, now: float) -> list[CnBatch]:
+        """Where the clock's next instant has come, draw the batches to announce and submit for a level that is low.
+
+        Half of what lacks, rounded up or down at random to batches of the smallest size: no single use decides.
+        """
+        if now < self._look_at:
+            return []
+        self._look_at = now + self._interval(now)
+        lacking = max(0, self.target(now) - self._ahead()) / 2
+        batches = int(lacking / self._sizes[0] + fraction(self._source))
+        return [] if now < self._retry_at else self._fill(batches * self._sizes[0], now)
 
     def knows(self, name: str) -> bool:
         """Whether a check of this batch can still be answered."""
@@ -163,7 +166,7 @@ class MakerPool:
         """The carrier says that the batch arrived."""
         self._step(name, CnEvent.DELIVER)
 
-    def confirm(self, name: str, check: bytes) -> bool | None:
+    def confirm(self, name: str, check: bytes, now: float) -> bool | None:
         """Compare the consumer's check in constant time; a batch with different bits is burned.
 
         Returns None for a batch that is not known (any more).
@@ -179,31 +182,36 @@ class MakerPool:
                 self._burn(batch)
         elif batch is not None:
             self._step(name, CnEvent.CONFIRM)
+            self._path.confirmed(name, now)
             self._failures = 0
             self._retry_at = 0.0
         return same
 
     def failed(self, name: str, now: float) -> None:
-        """A batch did not arrive: it is burned. The first retry is immediate (another path), later ones back off."""
+        """A batch did not arrive: it is burned. The first retry may be at once (another path), later ones back off.
+
+        What was on its way at the time of a failure and fails too counts as the same failure.
+        """
         batch = self._batches.get(name)
         if batch is None or batch.state is CnState.CONFIRMED:
             return
         self._checks.pop(name, None)
+        self._failures += self._path.lost(name, now)
         self._burn(batch)
-        self._failures += 1
         if self._failures > 1:
             self._retry_at = now + min(2.0, 0.05 * 2.0 ** min(self._failures - 2, 6))
 
     def expire(self, now: float) -> int:
         """Burn batches that nobody confirmed in time; returns how many."""
-        late = [
-            batch.name
-            for batch in self._batches.values()
-            if batch.state is not CnState.CONFIRMED and now - batch.made >= UNCONFIRMED_SECONDS
-        ]
+        late = self._path.late(now)
         for name in late:
             self.failed(name, now)
         return len(late)
+
+    def patience(self, name: str, now: float) -> float:
+        """Seconds that are left for a batch to arrive; 0 where it is not on its way."""
+        due = self._path.due(name)
+        return 0.0 if due is None else max(0.0, due - now)
 
     def burn(self, made_until: float = math.inf) -> int:
         """Burn what was made until then, as the consumer lacks it or this AKMS stops; returns how many batches."""
@@ -213,22 +221,42 @@ class MakerPool:
             self._burn(batch)
         return len(doubtful)
 
-    def wake_at(self, now: float) -> float | None:
-        """When `plan` or `expire` should be called again if nothing else happens; None: never."""
-        times = [
-            batch.made + UNCONFIRMED_SECONDS for batch in self._batches.values() if batch.state is not CnState.CONFIRMED
-        ]
-        if self._retry_at > now:
-            times.append(self._retry_at)
-        return min(times, default=None)
+    def wake_at(self, now: float) -> float:
+        """When `look`, `plan` or `expire` should be called again if nothing else happens; infinite: never."""
+        retry_at = self._retry_at if self._retry_at > now else math.inf
+        return min(self._look_at, self._path.next_due(), retry_at)
 
-    def _room(self) -> bool:
-        return sum(batch.state is not CnState.CONFIRMED for batch in self._batches.values()) < MAXIMUM_IN_FLIGHT
+    def _ahead(self) -> int:
+        """Bytes that are here or on their way and that nobody waits for; negative where they do not suffice."""
+        return self.available + self.in_flight - self.waiting
+
+    def _fill(self, lacking: int, now: float) -> list[CnBatch]:
+        """Draw batches for so many bytes, as far as they may go on their way."""
+        new: list[CnBatch] = []
+        while lacking > 0 and (sizes := self._possible(now)):
+            size = next((size for size in reversed(sizes) if size <= lacking), sizes[0])
+            new.append(self._draw(size, now))
+            lacking -= size
+        return new
+
+    def _possible(self, now: float) -> list[int]:
+        """The sizes of which another batch may go on its way now."""
+        if not self._path.open(now):
+            return []
+        return [size for size in self._sizes if size <= max(self._sizes[0], self._path.largest)]
+
+    def _interval(self, now: float) -> float:
+        """Seconds to the next look, at random; shorter where a pool at its level does not last for long."""
+        rate = self._demand.rate(now)
+        lasting = self.target(now) / rate if rate else math.inf
+        mean = max(SHORTEST_LOOK_SECONDS, min(LOOK_SECONDS, lasting / _LOOKS_PER_POOL))
+        return mean * (0.5 + fraction(self._source))
 
     def _draw(self, size: int, now: float) -> CnBatch:
         bits = KeyMaterial(self._source(CHECK_KEY_BYTES + size))
         batch = CnBatch(identifier(self._source), self._service_class, bits, now)
         self._batches[batch.name] = batch
+        self._path.sent(batch.name, size, now)
         self._checks[batch.name] = batch.check
         while len(self._checks) > _REMEMBERED_CHECKS:
             self._checks.popitem(last=False)
@@ -250,6 +278,7 @@ class MakerPool:
 
     def _burn(self, batch: CnBatch) -> None:
         batch.apply(CnEvent.BURN)
+        self._path.forget(batch.name)
         self._batches.pop(batch.name, None)
 
     def _step(self, name: str, event: CnEvent) -> None:

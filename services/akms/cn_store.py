@@ -1,7 +1,7 @@
 """The consumer's copies of CN bits: announced by their makers, delivered by the carrier, confirmed, used once.
 
 Announcement and delivery may come in either order; what has only one of them, and what is not confirmed, is burned
-after a few seconds. What one maker may occupy is bounded: its oldest batch goes first. Memory only.
+after some seconds. What one maker may occupy is bounded: its oldest batch goes first. Memory only.
 Sans-IO: time is an argument; the driver is `carrier`.
 """
 
@@ -16,8 +16,9 @@ from keyhaul.keys.grants import SERVICE_CLASSES
 from keyhaul.keys.material import KeyMaterial
 from keyhaul.transport.messages.peer import CnRange
 from services.akms.cn_batch import CHECK_KEY_BYTES, CnBatch, CnEvent, CnState, UsedBits
+from services.akms.cn_path import LONGEST_PATIENCE
 
-LONELY_SECONDS = 10.0
+LONELY_SECONDS = LONGEST_PATIENCE + 10.0
 """How long an announcement waits for its bits, bits for their announcement, and both for confirmation."""
 
 MAXIMUM_BATCH_BYTES = 1_048_576

@@ -1,7 +1,11 @@
 """Credits: how much of each kind of work one peer may have under way.
 
 Requests, deliveries and acknowledgements are counted apart, so that two AKMSs that ask each other cannot use up
-what they need to answer each other. Nobody waits for a credit: without one the answer is `busy`.
+what they need to answer each other. Nobody waits for a credit: without one the answer is `busy`. Of the credits of
+one kind with one peer no customer holds more than are left free, so that others always find one.
+
+Requests to a peer wait for their turn before they are sent (`asking`); what they hold meanwhile nobody needs to
+finish anything.
 
 Sans-IO.
 """
@@ -13,15 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from keyhaul.transport.messages.access import Purpose
+from keyhaul.pressure.fair import Shares
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 
 
 class Work(StrEnum):
     """What credits are kept for."""
 
-    ASKING = "asking"
-    """Requests that this AKMS has sent to the peer."""
     MAKING = "making"
     """Requests of the peer that this AKMS serves."""
     SERVING = "serving"
@@ -32,8 +34,9 @@ class Work(StrEnum):
     """Announcements, confirmations, failures, void and query of the peer; withdrawals and reports of a UKMS."""
 
 
-SHARES = {Work.SERVING: 4}
-"""How many times the credits of one peer a kind of work has, where more than once: a UKMS asks for several peers."""
+SHARES = {Work.SERVING: 4, Work.MAKING: 2}
+"""How many times the credits of one peer a kind of work has, where more than once: a UKMS asks for several peers, and
+a maker still settles what its asker has done with."""
 
 
 class Credits:
@@ -42,31 +45,34 @@ class Credits:
     def __init__(self, per_peer: int) -> None:
         """Allow `per_peer` pieces of each kind of work with each peer."""
         self._per_peer = per_peer
-        self._used: Counter[tuple[str, Work]] = Counter()
+        self._used: dict[tuple[str, Work], Shares] = {}
 
     @contextmanager
-    def take(self, peer: str, work: Work, purpose: Purpose = Purpose.DEMAND) -> Iterator[None]:
-        """Hold one credit; prefetch gets no more than half of them, so that demand always finds some.
+    def take(self, peer: str, work: Work, flow: str | None = None) -> Iterator[None]:
+        """Hold one credit, as one of a flow's share where a flow is named.
 
         Raises:
             ServiceError: busy.
         """
-        limit = self._per_peer * SHARES.get(work, 1)
-        if purpose is not Purpose.DEMAND:
-            limit = max(1, limit // 2)
-        if self._used[peer, work] >= limit:
+        shares = self._shares(peer, work)
+        holder = object() if flow is None else flow
+        if not shares.take(holder):
             raise ServiceError(ErrorCode.BUSY, "too much of this is under way", retry_after_ms=200)
-        self._used[peer, work] += 1
         try:
             yield
         finally:
-            self._used[peer, work] -= 1
-            if not self._used[peer, work]:
-                del self._used[peer, work]
+            shares.give_back(holder)
 
     def used(self) -> dict[str, int]:
         """Pieces of work under way by kind, for operators."""
         total: Counter[str] = Counter()
-        for (_, work), count in self._used.items():
-            total[work] += count
-        return dict(total)
+        for (_, work), shares in self._used.items():
+            total[work] += shares.held
+        return {work: count for work, count in total.items() if count}
+
+    def _shares(self, peer: str, work: Work) -> Shares:
+        """The credits for a kind of work with a peer; peers are those that the configuration names."""
+        shares = self._used.get((peer, work))
+        if shares is None:
+            shares = self._used[peer, work] = Shares(self._per_peer * SHARES.get(work, 1))
+        return shares

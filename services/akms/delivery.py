@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from keyhaul.link.interface import LinkCalls
 from keyhaul.transport.messages.access import DeliveryFailed, Held, Push, Settle
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
+from keyhaul.transport.messages.peer import Voided
 from keyhaul.transport.operations import DELIVERY_FAILED, DELIVERY_PUSH, DELIVERY_SETTLE, Operation, Reply, Request
 from services.akms.errands import TRANSIENT
 from services.akms.pace import Pace
+from services.akms.stores import UkmsStores
 from services.akms.tasks import Tasks
 
 _SETTLED_AT_ONCE = 256
@@ -29,19 +31,33 @@ class AccessLinks(Protocol):
         """The link to a UKMS; KeyError where there is none."""
         ...
 
+    def all(self) -> Sequence[LinkCalls]:
+        """The links to all UKMSs."""
+        ...
+
 
 class Delivery:
     """What an AKMS sends to its UKMSs."""
 
     def __init__(
-        self, links: AccessLinks, tasks: Tasks, pace: Pace, clock: Callable[[], float] = time.monotonic
+        self,
+        links: AccessLinks,
+        tasks: Tasks,
+        pace: Pace,
+        stores: UkmsStores,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._links = links
         self._tasks = tasks
         self._pace = pace
+        self._stores = stores
         self._clock = clock
         self._returned: dict[str, asyncio.Event] = {}
         self._settled: defaultdict[str, list[str]] = defaultdict(list)
+
+    def ukmss(self) -> list[str]:
+        """Service ids of this AKMS's UKMSs."""
+        return [link.neighbour.id for link in self._links.all()]
 
     async def call(self, ukms: str, operation: Operation[Request, Reply], request: Request) -> Reply:
         """Call a UKMS once.
@@ -50,6 +66,8 @@ class Delivery:
             ServiceError: as the link; not-permitted for a UKMS that is not this AKMS's.
         """
         reply, _ = await self._link(ukms).call(operation, request, deadline=self._pace.call)
+        if isinstance(reply, Voided):
+            self._stores.told(ukms, reply.generation, reply.store)
         return reply
 
     async def push(
@@ -83,6 +101,7 @@ class Delivery:
                 await _wait(returned, min(backoff, max(0.0, end - self._clock())))
                 backoff = min(2 * backoff, self._pace.backoff_limit)
             else:
+                self._stores.told(ukms, held.generation, held.store)
                 return held
         raise ServiceError(ErrorCode.CONFLICT, "the keys are not to be delivered any more")
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.keys.grants import InvalidGrant, encode, verify
+from keyhaul.randomness import Source, identifier, random_bytes
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls
@@ -105,6 +106,7 @@ class Grants:
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        source: Source = random_bytes,
     ) -> None:
         self._own = own
         self._store = store
@@ -115,9 +117,11 @@ class Grants:
         self._pace = pace
         self._clock = clock
         self._wall = wall
+        self._source = source
         self._held: dict[Key, list[HeldGrant]] = {}
         self._asking: dict[Key, asyncio.Future[HeldGrant]] = {}
-        self._refused: OrderedDict[Key, tuple[float, ErrorCode]] = OrderedDict()
+        self._unanswered: dict[Key, str] = {}
+        self._refused: OrderedDict[Key, tuple[float, ErrorCode, int]] = OrderedDict()
         self.newest_epoch = 0
         """The newest epoch that any grant showed."""
 
@@ -162,7 +166,7 @@ class Grants:
             return fresh
         found = self._choose(key, number)
         if found is None:
-            self._remember_refusal(key, ErrorCode.EXHAUSTED)
+            self._remember_refusal(key, ErrorCode.EXHAUSTED, 5000)
             raise ServiceError(ErrorCode.EXHAUSTED, "the allowance is used up", retry_after_ms=5000)
         return found
 
@@ -238,7 +242,8 @@ class Grants:
     def _repeat_refusal(self, key: Key) -> None:
         refusal = self._refused.get(key)
         if refusal is not None and refusal[0] > self._clock():
-            raise ServiceError(refusal[1], "not permitted" if refusal[1] is ErrorCode.NOT_PERMITTED else "")
+            text = "not permitted" if refusal[1] is ErrorCode.NOT_PERMITTED else ""
+            raise ServiceError(refusal[1], text, retry_after_ms=refusal[2])
 
     async def _refresh(self, key: Key) -> None:
         with suppress(ServiceError):
@@ -257,7 +262,7 @@ class Grants:
         try:
             future.set_result(await self._fetch(key))
         except ServiceError as error:
-            self._remember_refusal(key, error.code)
+            self._remember_refusal(key, error.code, error.retry_after_ms)
             future.set_exception(error)
         finally:
             del self._asking[key]
@@ -266,13 +271,17 @@ class Grants:
 
     async def _fetch(self, key: Key) -> HeldGrant:
         ukms, master, slaves = key
-        request = Authorise(ukms=ukms, master=master, slaves=list(slaves))
+        name = self._unanswered.setdefault(key, identifier(self._source))
+        request = Authorise(ukms=ukms, master=master, slaves=list(slaves), request=name)
         try:
             signed = await self._aaa.call(AAA_AUTHORISE, request, deadline=self._pace.authorise)
         except ServiceError as error:
+            if error.code not in _AWAY or len(self._unanswered) > _REMEMBERED_REFUSALS:
+                del self._unanswered[key]
             if error.code in _AWAY or error.code is ErrorCode.EXHAUSTED:
                 raise
             raise ServiceError(ErrorCode.NOT_PERMITTED, "not permitted") from None
+        del self._unanswered[key]
         try:
             grant = verify(signed, self._aaa_key)
             check_answer(grant, self._own, ukms, master, slaves)
@@ -326,9 +335,9 @@ class Grants:
             )
         )
 
-    def _remember_refusal(self, key: Key, code: ErrorCode) -> None:
+    def _remember_refusal(self, key: Key, code: ErrorCode, retry_after_ms: int) -> None:
         seconds = AWAY_SECONDS if code in _AWAY else NEGATIVE_SECONDS
-        self._refused[key] = (self._clock() + seconds, code)
+        self._refused[key] = (self._clock() + seconds, code, retry_after_ms)
         self._refused.move_to_end(key)
         while len(self._refused) > _REMEMBERED_REFUSALS:
             self._refused.popitem(last=False)

@@ -14,12 +14,15 @@ from sqlalchemy import Connection
 from keyhaul.keys.states import KeyEvent, KeyState
 from keyhaul.store.interface import Store
 from keyhaul.transport.messages.access import Push
-from keyhaul.transport.messages.base import ServiceError
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import SlaveSite
 from services.akms import batches, errands
 from services.akms.batches import Batch, Site
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands, Facts
+
+MAXIMUM_ERRANDS = 16_384
+"""Voids that may wait for one UKMS because of its reports."""
 
 
 def sites_under(slaves: Iterable[SlaveSite], akms: str) -> dict[str, Site]:
@@ -38,6 +41,20 @@ def void_copies(connection: Connection, batch: Batch, key_ids: Iterable[object] 
         errands.add(connection, Errand(ErrandKind.VOID_COPIES, ukms, batch.id, facts, batch.expires))
         for ukms in batch.sites
     ]
+
+
+def void_at(connection: Connection, ukms: str, names: Iterable[str]) -> None:
+    """Write errands to void whole batches at a UKMS that reported them; those that wait already stay as they are.
+
+    Raises:
+        ServiceError: busy; nothing was written.
+    """
+    waiting = errands.waiting(connection, ErrandKind.VOID_COPIES, ukms)
+    new = [name for name in names if name not in waiting]
+    if len(waiting) + len(new) > MAXIMUM_ERRANDS:
+        raise ServiceError(ErrorCode.BUSY, "too much waits for this UKMS", retry_after_ms=5000)
+    for name in new:
+        errands.add(connection, Errand(ErrandKind.VOID_COPIES, ukms, name))
 
 
 class Holding:

@@ -34,7 +34,7 @@ from services.akms.asking import IDENTIFIER, LONGEST_RETRY_MS, MAXIMUM_REMAINING
 from services.akms.batches import Batch, Part, encode_sites
 from services.akms.carrier import Carrier, ckms_of
 from services.akms.changes import Authorisation, GrantUsedUp, count, uncount
-from services.akms.cn_pool import Taken
+from services.akms.cn_pool import Share, Taken
 from services.akms.combination import CombinationSuite, context_of, protect, sign
 from services.akms.credits import Credits, Work
 from services.akms.delivery import Delivery
@@ -44,6 +44,7 @@ from services.akms.holding import Holding, sites_under
 from services.akms.metrics import Metrics
 from services.akms.pace import Pace
 from services.akms.permission import Refused, check_request
+from services.akms.rates import flow_of
 from services.akms.tasks import Tasks
 
 _REMEMBERED_REQUESTS = 16_384
@@ -133,7 +134,7 @@ class Making:
             return Accepted()
         grant, kem_key = self._checked(peer, message)
         credit = ExitStack()
-        credit.enter_context(self._credits.take(peer.name.id, Work.MAKING))
+        credit.enter_context(self._credits.take(peer.name.id, Work.MAKING, flow_of(grant)))
         self._seen[peer.name.id, message.request] = None
         while len(self._seen) > _REMEMBERED_REQUESTS:
             self._seen.popitem(last=False)
@@ -210,7 +211,9 @@ class Making:
     async def _take(self, job: Job) -> Taken:
         suite = CombinationSuite.of_class(job.grant.service_class)
         left = max(0.0, job.end - self._clock())
-        return await self._carrier.take(job.peer, job.grant.service_class, suite.cn_bytes(len(job.bits)), left)
+        share = Share(flow_of(job.grant), job.grant.weight)
+        count = suite.cn_bytes(len(job.bits))
+        return await self._carrier.take(job.peer, job.grant.service_class, count, left, share)
 
     async def _hold(self, job: Job) -> None:
         """Record the batch, count it under its grant, and have every slave's UKMS under this AKMS hold it."""

@@ -24,7 +24,13 @@ class Pace:
     """Longest wait for AAA's answer before what is left of older grants is used."""
     patience: float = 10.0
     """How long a transfer is repeated beyond the time that its asker has."""
+    over: float = 90.0
+    """After a start: when every request that an earlier process of this AKMS took on is over at its asker."""
+    trace_limit: float = 30.0
+    """Longest wait between two questions about batches of which there is no record."""
     settle: float = 0.1
     """How long settled batches are collected before the UKMSs are told."""
+    generations: float = 1.0
+    """How long what UKMSs tell of their stores is collected before it is written down."""
     purge: float = 10.0
     """Between purges of what expired."""

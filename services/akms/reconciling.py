@@ -1,7 +1,7 @@
 """Coming back to one view: after a UKMS's session, after its store was replaced, after this process started.
 
-What a UKMS holds unsettled is settled or voided by this AKMS's record; a batch of which there is no record any more is
-void. A new identity of a UKMS's store means that what slaves had there is lost.
+What a UKMS holds unsettled is settled or voided by this AKMS's record; a batch of which there is no record is traced.
+A new identity of a UKMS's store means that what slaves had there is lost.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, update
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.keys.states import KeyEvent, KeyState
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
-from keyhaul.transport.messages.access import Report
-from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
+from keyhaul.transport.messages.access import Report, Reported
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState
 from services.akms import batches, errands
 from services.akms.accounting import EXPIRED, Accounting, note_change
@@ -26,17 +26,17 @@ from services.akms.asking import Asking
 from services.akms.batches import PURGE_CHUNK, Batch, Part
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands
-from services.akms.holding import Holding
+from services.akms.holding import void_at
+from services.akms.leftovers import Leftovers
 from services.akms.making import Making
 from services.akms.releasing import Releases
+from services.akms.stores import UkmsStores
 from services.akms.tables import ERRANDS, UKMS_STORES, store_of
 from services.akms.tasks import Tasks
+from services.akms.tracing import Tracing
 
 MAXIMUM_UNSETTLED = 4_096
 """Batches in one report; a UKMS with more sends several."""
-
-MAXIMUM_ERRANDS = 16_384
-"""Voids that may wait for one UKMS because of its reports."""
 
 _BATCH = re.compile(r"[0-9a-f]{32}")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
@@ -49,9 +49,11 @@ class Reconciling:
     def __init__(
         self,
         store: Store,
+        stores: UkmsStores,
         making: Making,
         asking: Asking,
-        holding: Holding,
+        leftovers: Leftovers,
+        tracing: Tracing,
         releases: Releases,
         delivery: Delivery,
         errands: Errands,
@@ -62,9 +64,11 @@ class Reconciling:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._stores = stores
         self._making = making
         self._asking = asking
-        self._holding = holding
+        self._leftovers = leftovers
+        self._tracing = tracing
         self._releases = releases
         self._delivery = delivery
         self._errands = errands
@@ -73,10 +77,10 @@ class Reconciling:
         self._tasks = tasks
         self._guard = guard
         self._wall = wall
-        self._replacing: set[str] = set()
+        self._replacing: dict[str, str] = {}
 
     async def recover(self) -> None:
-        """At start: hand over what was released, void what cannot go on, ask about what makers had under way."""
+        """At start: hand over what was released, ask about what was prepared, and what makers had under way."""
         prepared = await self._store.read(
             lambda c: [(part, batches.in_state(c, part, KeyState.PREPARED)) for part in Part]
         )
@@ -84,28 +88,27 @@ class Reconciling:
             if part is Part.MAKER:
                 await self._store.write(partial(_resolve_all, unfinished=unfinished))
                 continue
-            for batch in unfinished:
-                await self._holding.discard(batch)
+            self._leftovers.take_up(unfinished)
         await self._remember_answered()
         await self._releases.resume()
         await self._errands.start()
 
-    async def report(self, neighbour: ServiceName, message: Report) -> Accepted:
-        """access.report: the identity of a UKMS's store, and what it holds unsettled."""
+    async def report(self, neighbour: ServiceName, message: Report) -> Reported:
+        """access.report: the identity of a UKMS's store, its generation, and what it holds unsettled."""
         named = len(message.unsettled) <= MAXIMUM_UNSETTLED and all(map(_BATCH.fullmatch, message.unsettled))
         if not _STORE_ID.fullmatch(message.store) or not named:
             raise ServiceError(ErrorCode.MALFORMED, "a report has a store's identity and a bounded list of batches")
         ukms = neighbour.id
-        known = await self._store.read(lambda c: store_of(c, ukms))
-        if known is None:
-            await self._store.write(lambda c: _know_store(c, ukms, message.store))
-        elif known != message.store and ukms not in self._replacing:
-            self._replacing.add(ukms)
-            self._runtime.alarm("ukms-store-replaced", ukms=ukms)
-            self._tasks.start(self._replaced(ukms, message.store), "store-replaced")
-        self.returned(ukms)
-        await self._compare(ukms, message.unsettled)
-        return Accepted()
+        before = self._stores.known(ukms)
+        if not message.inquiry:
+            await self._stores.identified(ukms, message.store)
+            self._stores.told(ukms, message.generation, message.store)
+            done = await self._store.read(lambda c: store_of(c, ukms))
+            if done != (last := self._stores.known(ukms).store):
+                self._replace(ukms, last)
+            self.returned(ukms)
+            await self._compare(ukms, message.unsettled)
+        return Reported(store=before.store, generation=before.generation)
 
     def returned(self, ukms: str) -> None:
         """A UKMS can be reached again: what waits for it is tried at once."""
@@ -137,22 +140,35 @@ class Reconciling:
         for start in range(0, len(unsettled), _PIECE):
             piece = unsettled[start : start + _PIECE]
             known = await self._store.read(partial(_find_all, names=piece))
-            void = [name for name, batch in known if self._is_void(name, batch)]
+            unknown = [name for name, batch in known if batch is None and name not in self._making.under_way]
+            void = [name for name, batch in known if batch is not None and batch.for_peers is BatchState.VOID]
             settled = [name for name, batch in known if batch is not None and batch.for_peers is BatchState.RELEASED]
             if settled:
                 self._delivery.settle(ukms, *settled)
             if void:
-                await self._store.write(partial(_void_at, ukms=ukms, names=void))
+                await self._store.write(partial(void_at, ukms=ukms, names=void))
                 self._errands.wake(ukms)
+            self._tracing.trace(ukms, unknown)
 
-    def _is_void(self, name: str, batch: Batch | None) -> bool:
-        """Whether what a UKMS holds must go; what is being decided at this moment is left alone."""
-        if batch is None:
-            return name not in self._making.under_way
-        return batch.for_peers is BatchState.VOID
+    def _replace(self, ukms: str, store: str) -> None:
+        """Begin to withdraw what was in other stores than this one; or go on with it, where that is under way."""
+        if self._replacing.get(ukms) == store:
+            return
+        self._runtime.alarm("ukms-store-replaced", ukms=ukms)
+        if ukms not in self._replacing:
+            self._tasks.start(self._replaced(ukms), "store-replaced")
+        self._replacing[ukms] = store
 
-    async def _replaced(self, ukms: str, store: str) -> None:
-        """Write errands for everything that slaves had in the lost store, and only then the new identity."""
+    async def _replaced(self, ukms: str) -> None:
+        """Withdraw what was in lost stores, again while the UKMS comes with yet another one."""
+        done = ""
+        while (store := self._replacing[ukms]) != done:
+            await self._withdraw_lost(ukms, store)
+            done = store
+        del self._replacing[ukms]
+
+    async def _withdraw_lost(self, ukms: str, store: str) -> None:
+        """Write errands for everything that slaves had in other stores, and only then the new identity."""
         last = ""
         while piece := await self._store.read(partial(batches.after_id, batch=last, limit=_PIECE)):
             last = piece[-1].id
@@ -160,7 +176,6 @@ class Reconciling:
             if concerned:
                 self._errands.wake(*await self._store.write(partial(_lose, names=concerned, ukms=ukms, store=store)))
         await self._store.write(lambda c: _know_store(c, ukms, store))
-        self._replacing.discard(ukms)
 
     async def _remember_answered(self) -> None:
         for part in (Part.ASKER, Part.LOCAL):
@@ -180,18 +195,7 @@ def _find_all(connection: Connection, names: list[str]) -> list[tuple[str, Batch
 
 
 def _know_store(connection: Connection, ukms: str, store: str) -> None:
-    connection.execute(delete(UKMS_STORES).where(UKMS_STORES.c.ukms == ukms))
-    connection.execute(UKMS_STORES.insert().values(ukms=ukms, store=store))
-
-
-def _void_at(connection: Connection, ukms: str, names: list[str]) -> None:
-    """Errands to void batches at a UKMS; those that wait already are not written twice."""
-    waiting = errands.waiting(connection, ErrandKind.VOID_COPIES, ukms)
-    if len(waiting) + len(names) > MAXIMUM_ERRANDS:
-        raise ServiceError(ErrorCode.BUSY, "too much waits for this UKMS", retry_after_ms=5000)
-    for name in names:
-        if name not in waiting:
-            errands.add(connection, Errand(ErrandKind.VOID_COPIES, ukms, name))
+    connection.execute(update(UKMS_STORES).where(UKMS_STORES.c.ukms == ukms).values(store=store))
 
 
 def _lose(connection: Connection, names: list[str], ukms: str, store: str) -> list[str]:

@@ -38,6 +38,7 @@ class AkmsRole:
 
     name = "akms"
     config: type[Any] = AkmsConfig
+    schema = SCHEMA
 
     async def run(self, config: AkmsConfig, directory: Path, runtime: Runtime, stop: asyncio.Event) -> None:
         """Serve until `stop` is set.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -18,7 +18,7 @@ from keyhaul.randomness import Source, random_bytes
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls, Peer, Routes
-from keyhaul.transport.messages.access import Report
+from keyhaul.transport.messages.access import Report, Reported, RequestKeys
 from keyhaul.transport.messages.base import Accepted
 from keyhaul.transport.messages.peer import (
     Announce,
@@ -26,7 +26,11 @@ from keyhaul.transport.messages.peer import (
     Confirmed,
     Query,
     QueryReply,
+    Records,
+    RecordsReply,
     RequestFailed,
+    Shared,
+    SharedBatches,
     Voided,
     VoidKeys,
     Withdraw,
@@ -42,7 +46,9 @@ from keyhaul.transport.operations import (
     PEER_CONFIRM,
     PEER_FAILED,
     PEER_QUERY,
+    PEER_RECORDS,
     PEER_REQUEST,
+    PEER_SHARED,
     PEER_TRANSFER,
     PEER_VOID,
     PEER_WITHDRAW,
@@ -61,15 +67,22 @@ from services.akms.ephemeral import EphemeralKeys
 from services.akms.errands import Errands
 from services.akms.grants import Grants
 from services.akms.holding import Holding
+from services.akms.leftovers import Leftovers
 from services.akms.local import LocalKeys
 from services.akms.making import Making
 from services.akms.metrics import Metrics
 from services.akms.outwards import without_secret
 from services.akms.pace import Pace
+from services.akms.rates import Rates
 from services.akms.receiving import Receiving
 from services.akms.reconciling import Reconciling
 from services.akms.releasing import Releases
+from services.akms.resolving import Resolving
+from services.akms.restoring import Restoring
+from services.akms.searching import Searching
+from services.akms.stores import UkmsStores
 from services.akms.tasks import Tasks
+from services.akms.tracing import Tracing
 from services.akms.voiding import Voiding
 
 Answered = TypeVar("Answered")
@@ -80,6 +93,10 @@ class ServedLinks(Protocol):
 
     def to(self, service_id: str) -> LinkCalls:
         """The link to a UKMS; KeyError where there is none."""
+        ...
+
+    def all(self) -> Sequence[LinkCalls]:
+        """The links to all UKMSs."""
         ...
 
     def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:
@@ -146,12 +163,14 @@ class AccessKms:
         metrics = Metrics(runtime.registry)
         self.errands = errands = Errands(store, runtime, tasks, metrics, pace, wall)
         self.accounting = accounting = Accounting(store, aaa, runtime, metrics, pace, wall)
-        self.grants = grants = Grants(own, store, aaa, aaa_key, runtime, tasks, pace, clock, wall)
+        self.grants = grants = Grants(own, store, aaa, aaa_key, runtime, tasks, pace, clock, wall, source)
         self.authorisation = authorisation = Authorisation(store, aaa, grants, errands, pace)
         self.carrier = carrier = Carrier(ckms, peers, terms.pool, runtime, tasks, metrics, source, clock)
-        delivery = Delivery(links, tasks, pace, clock)
+        self._stores = stores = UkmsStores(store, pace)
+        delivery = Delivery(links, tasks, pace, stores, clock)
         holding = Holding(store, delivery, errands, wall)
         releases = Releases(store, delivery, accounting, errands, runtime, tasks, metrics, terms.guard, wall)
+        rates = Rates(metrics)
         self._keys = keys = EphemeralKeys(own.id, signing_key)
         local = LocalKeys(own, store, holding, releases, terms.key_lifetime, source, clock, wall)
         receiving = Receiving(own, store, carrier, holding, releases, runtime, pace, terms.guard, clock, wall)
@@ -166,6 +185,8 @@ class AccessKms:
             receiving,
             delivery,
             credit,
+            rates,
+            terms.requests_per_peer,
             tasks,
             metrics,
             source,
@@ -192,11 +213,30 @@ class AccessKms:
             clock,
             wall,
         )
+        searching = Searching(delivery)
+        leftovers = Leftovers(store, delivery, holding, errands, accounting, tasks, pace, wall)
+        lifetime = terms.key_lifetime
+        tracing = Tracing(store, peers, delivery, searching, errands, tasks, metrics, pace, lifetime, clock)
+        Resolving(store, peers, delivery, errands, pace)
+        self._restoring = Restoring(store, peers, searching, stores, accounting, tasks, metrics, pace, wall)
         self._voiding = Voiding(
-            store, peers, delivery, errands, accounting, asking, releases, pace, terms.key_lifetime, wall
+            store, peers, delivery, errands, accounting, asking, holding, leftovers, searching, releases, lifetime, wall
         )
         self.reconciling = Reconciling(
-            store, making, asking, holding, releases, delivery, errands, accounting, runtime, tasks, terms.guard, wall
+            store,
+            stores,
+            making,
+            asking,
+            leftovers,
+            tracing,
+            releases,
+            delivery,
+            errands,
+            accounting,
+            runtime,
+            tasks,
+            terms.guard,
+            wall,
         )
         self._describing = Describing(own, grants)
 
@@ -217,7 +257,9 @@ class AccessKms:
         routes.add(PEER_VOID, self._void)
         routes.add(PEER_QUERY, self._query)
         routes.add(PEER_WITHDRAW, self._withdraw)
-        self._links.serve(ACCESS_REQUEST, without_secret(self.asking.request, self._runtime))
+        routes.add(PEER_SHARED, self._shared)
+        routes.add(PEER_RECORDS, self._records)
+        self._links.serve(ACCESS_REQUEST, without_secret(self._request, self._runtime))
         self._links.serve(ACCESS_DESCRIBE, without_secret(self._describing.describe, self._runtime))
         self._links.serve(ACCESS_WITHDRAW, without_secret(self._withdraw_expired, self._runtime))
         self._links.serve(ACCESS_REPORT, without_secret(self._report, self._runtime))
@@ -226,10 +268,13 @@ class AccessKms:
         """Load what is durable, take up what was under way, and begin to run."""
         await self.grants.load()
         await self.authorisation.load()
+        await self._stores.load()
         await self.reconciling.recover()
+        self._restoring.start()
         self.tasks.start(self.carrier.run(), "carrier")
         self.tasks.start(self.accounting.run(), "accounting")
         self.tasks.start(self.authorisation.run(), "changes")
+        self.tasks.start(self._stores.run(), "stores")
         self.tasks.start(self._tidy(), "tidy")
 
     async def close(self) -> None:
@@ -246,7 +291,7 @@ class AccessKms:
         return {
             "epoch": self.authorisation.epoch,
             "open_requests": self.asking.open_requests,
-            "under_way": self._credits.used(),
+            "under_way": self._credits.used() | self.asking.under_way,
         }
 
     async def _tidy(self) -> None:
@@ -274,13 +319,25 @@ class AccessKms:
         with self._acknowledgement(peer):
             return await self._voiding.query(peer, message)
 
+    async def _shared(self, peer: Peer, message: Shared) -> SharedBatches:
+        with self._acknowledgement(peer):
+            return await self._restoring.shared(peer, message)
+
+    async def _records(self, peer: Peer, message: Records) -> RecordsReply:
+        with self._acknowledgement(peer):
+            return await self._restoring.records(peer, message)
+
     async def _withdraw(self, peer: Peer, message: Withdraw) -> Accepted:
         return await self._finish(peer.name.id, lambda: self._voiding.withdraw(peer, message), "withdraw")
 
     async def _withdraw_expired(self, ukms: ServiceName, message: Withdraw) -> Accepted:
         return await self._finish(ukms.id, lambda: self._voiding.withdraw_expired(ukms, message), "withdraw")
 
-    async def _report(self, ukms: ServiceName, message: Report) -> Accepted:
+    async def _request(self, ukms: ServiceName, message: RequestKeys) -> Accepted:
+        self._stores.told(ukms.id, message.generation)
+        return await self.asking.request(ukms, message)
+
+    async def _report(self, ukms: ServiceName, message: Report) -> Reported:
         return await self._finish(ukms.id, lambda: self.reconciling.report(ukms, message), "report")
 
     async def _finish(self, caller: str, work: Callable[[], Awaitable[Answered]], name: str) -> Answered:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Connection, Float, Index, Integer, LargeBinary, MetaData, String, Table, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    select,
+    text,
+    update,
+)
 
 from keyhaul.link.tables import add_link_tables
-from keyhaul.store.interface import Schema
+from keyhaul.store.interface import Schema, Upgrade
 
 METADATA = MetaData()
 
@@ -76,7 +91,9 @@ UKMS_STORES = Table(
     "ukms_stores",
     METADATA,
     Column("ukms", String(64), primary_key=True),
-    Column("store", String(32), nullable=False),
+    Column("store", String(32), nullable=False, doc="what other stores held is withdrawn"),
+    Column("told", String(32), nullable=False, server_default="", doc="the identity that the UKMS told last"),
+    Column("generation", BigInteger, nullable=False, server_default="0", doc="the greatest it told of that store"),
 )
 
 PROGRESS = Table(
@@ -104,7 +121,14 @@ ERRANDS = Table(
 
 add_link_tables(METADATA)
 
-SCHEMA = Schema(name="akms", version=1, metadata=METADATA)
+
+def _tell_generations(connection: Connection) -> None:
+    for column in ("told VARCHAR(32) NOT NULL DEFAULT ''", "generation BIGINT NOT NULL DEFAULT 0"):
+        connection.execute(text(f"ALTER TABLE ukms_stores ADD COLUMN {column}"))
+    connection.execute(update(UKMS_STORES).values(told=UKMS_STORES.c.store))
+
+
+SCHEMA = Schema(name="akms", version=2, metadata=METADATA, upgrades=(Upgrade(2, _tell_generations),))
 
 
 def store_of(connection: Connection, ukms: str) -> str | None:

@@ -1,8 +1,9 @@
 """Void, query, withdraw: how keys that only one side can ever use are withdrawn on both.
 
-A slave's copy goes only after the master's side has durably said that it has not issued the key and never will. A
-batch of which an asker knows nothing gets a tombstone, so that a late transfer finds it void. All steps are
-idempotent; those that must reach somebody are errands.
+A slave's copy goes only after the master's side has durably said that it has not issued the key and never will. Where
+an asker has no record of a batch, its own life tells that it never got it, or its UKMSs tell; a batch that none of them
+has gets a tombstone, so that a late transfer finds it void. All steps are idempotent; what must reach somebody is an
+errand (`resolving`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -18,20 +20,19 @@ from keyhaul.identity.names import ServiceName
 from keyhaul.keys.states import KeyEvent, KeyState
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls, Peer
-from keyhaul.transport.messages.access import Revoke
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, Query, QueryReply, Voided, VoidKeys, Withdraw
-from keyhaul.transport.operations import DELIVERY_REVOKE, DELIVERY_VOID, PEER_QUERY, PEER_VOID, PEER_WITHDRAW
+from keyhaul.transport.operations import DELIVERY_VOID
 from services.akms import batches, errands
-from services.akms.accounting import EXPIRED, VOID, Accounting, note_change
+from services.akms.accounting import EXPIRED, VOID, Accounting, note_change, note_expired
 from services.akms.asking import Asking
-from services.akms.batches import Batch, Part
-from services.akms.changes import uncount
+from services.akms.batches import Batch, Part, Site
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands, Facts, Finish
-from services.akms.holding import void_copies
-from services.akms.pace import Pace
+from services.akms.holding import Holding, void_copies
+from services.akms.leftovers import Leftovers
 from services.akms.releasing import Releases
+from services.akms.searching import Searching
 from services.akms.tables import store_of
 
 MAXIMUM_QUERIED = 1024
@@ -53,8 +54,10 @@ class Voiding:
         errands: Errands,
         accounting: Accounting,
         asking: Asking,
+        holding: Holding,
+        leftovers: Leftovers,
+        searching: Searching,
         releases: Releases,
-        pace: Pace,
         lifetime: float,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -64,69 +67,140 @@ class Voiding:
         self._errands = errands
         self._accounting = accounting
         self._asking = asking
+        self._holding = holding
+        self._leftovers = leftovers
+        self._searching = searching
         self._releases = releases
-        self._pace = pace
         self._lifetime = lifetime
         self._wall = wall
-        errands.serve(ErrandKind.VOID_COPIES, self._void_copies)
-        errands.serve(ErrandKind.WITHDRAW, self._withdraw)
-        errands.serve(ErrandKind.VOID_AT_ASKER, self._void_at_asker)
         errands.serve(ErrandKind.RECALL, self._recall)
-        errands.serve(ErrandKind.RESOLVE, self._resolve)
-        errands.serve(ErrandKind.REVOKE, self._revoke)
 
     async def query(self, peer: Peer, message: Query) -> QueryReply:
-        """peer.query: what this asker knows of a maker's batches; those of other makers are unknown to it."""
-        if len(message.batches) > MAXIMUM_QUERIED:
-            raise ServiceError(ErrorCode.MALFORMED, "too many batches")
+        """peer.query: what this asker knows of a maker's batches; those of other makers are unknown to it.
 
-        def states(connection: Connection) -> list[BatchState]:
-            known = (batches.find(connection, batch) for batch in message.batches)
-            return [
-                batch.for_peers
-                if batch is not None and batch.part is Part.ASKER and batch.peer == peer.name.id
-                else BatchState.UNKNOWN
-                for batch in known
-            ]
+        Its UKMSs are asked for what an earlier process may have released without its record having lasted. `PREPARED`
+        is the answer too where that cannot be told yet.
+        """
+        if len(message.batches) > MAXIMUM_QUERIED or len(message.requests) not in (0, len(message.batches)):
+            raise ServiceError(ErrorCode.MALFORMED, "too many batches, or not a request for each")
+        requests = message.requests or [""] * len(message.batches)
+        taking = {name for name in message.batches if self._asking.taking(name)}
+        before = await self._store.read(partial(_find_all, names=message.batches))
+        doubtful = [
+            name
+            for name, batch, request in zip(message.batches, before, requests, strict=True)
+            if peer.name.id in self._peers
+            and _BATCH.fullmatch(name)
+            and name not in taking
+            and not self._asking.asked(request)
+            and (batch is None or (_of_maker(batch, peer) and batch.state is KeyState.PREPARED))
+        ]
+        found = await self._searching.find(doubtful, peer.name.id) if doubtful else {}
+        known = await self._store.read(partial(_find_all, names=message.batches)) if doubtful else before
 
-        return QueryReply(states=await self._store.read(states))
+        def state(name: str, batch: Batch | None) -> BatchState:
+            if name in found and found[name].masters:
+                return BatchState.RELEASED
+            if batch is not None:
+                return batch.for_peers if _of_maker(batch, peer) else BatchState.UNKNOWN
+            undecided = name in taking or (name in found and not found[name].sure)
+            return BatchState.PREPARED if undecided else BatchState.UNKNOWN
+
+        return QueryReply(states=[state(*one) for one in zip(message.batches, known, strict=True)])
 
     async def void(self, peer: Peer, message: VoidKeys) -> Voided:
         """peer.void: give up what the master here has not issued; the answer is durable.
 
         Raises:
-            ServiceError: malformed; forbidden (not a configured peer); conflict (another maker's batch); busy; or what
-                the master's UKMS says.
+            ServiceError: malformed; forbidden (not a configured peer); conflict (another maker's batch, or nobody can
+                tell any more what was issued); busy; or what the master's UKMS says.
         """
         if not _BATCH.fullmatch(message.batch):
             raise ServiceError(ErrorCode.MALFORMED, "a batch's name is 32 hexadecimal digits")
         if peer.name.id not in self._peers:
             raise ServiceError(ErrorCode.FORBIDDEN, "not a configured peer")
-        await self._asking.finished(message.batch)
-        expires = self._wall() + self._lifetime
-
-        def bury(connection: Connection) -> Batch | None:
-            known = batches.find(connection, message.batch)
-            if known is None:
-                if batches.count_void(connection, Part.ASKER) >= MAXIMUM_VOID:
-                    raise ServiceError(ErrorCode.BUSY, "too many void batches are on record", retry_after_ms=5000)
-                batches.tombstone(connection, message.batch, peer.name.id, expires)
-            return known
-
-        batch = await self._store.write(bury)
+        async with self._asking.refusing(message.batch):
+            batch = await self._find(peer, message)
         if batch is None or _is_tombstone(batch):
             return Voided()
-        if batch.part is not Part.ASKER or batch.peer != peer.name.id:
+        if not _of_maker(batch, peer):
             raise ServiceError(ErrorCode.CONFLICT, "not a batch of this maker")
         if batch.state is KeyState.VOID:
-            return Voided(voided=batch.key_ids)
-        if batch.state is KeyState.PREPARED:
-            await self._drop_prepared(batch)
             return Voided(voided=batch.key_ids)
         gone, issued = await self._ask_master(batch, message.key_ids)
         self._errands.wake(*await self._store.write(lambda c: self._write_void(c, batch, gone, issued)))
         self._accounting.wake()
+        if not message.key_ids and not batch.request:
+            raise ServiceError(ErrorCode.CONFLICT, "the record is lost: not all that was issued can be named")
         return Voided(voided=gone, issued=issued)
+
+    async def _find(self, peer: Peer, message: VoidKeys) -> Batch | None:
+        """The batch as it is now decided: not prepared any more; None with a tombstone where it was never released.
+
+        Raises:
+            ServiceError: busy, or as the master's UKMS; nothing is decided.
+        """
+        name = message.batch
+        own = self._asking.asked(message.request)
+        batch = await self._store.read(lambda connection: batches.find(connection, name))
+        if batch is None:
+            return await self._recovered(peer, message, own) or await self._bury(peer, name)
+        if not _of_maker(batch, peer) or batch.state is not KeyState.PREPARED:
+            return batch
+        if own:
+            await self._holding.discard(batch)
+        else:
+            await self._leftovers.decide(batch.master_ukms, [batch])
+        return await self._store.read(lambda connection: batches.find(connection, name))
+
+    async def _recovered(self, peer: Peer, message: VoidKeys, own: bool) -> Batch | None:
+        """A batch that was released before its record was lost, as far as it can be told; it is not recorded again.
+
+        What this process asked for itself it never got, where there is no record of it.
+        """
+        if own:
+            return None
+        found = (await self._searching.find([message.batch], peer.name.id))[message.batch]
+        if len(found.masters) > 1:
+            raise ServiceError(ErrorCode.CONFLICT, "two UKMSs say that they have the master's copies")
+        if not found.masters:
+            if not found.sure:
+                raise ServiceError(ErrorCode.BUSY, "not every UKMS can be asked", retry_after_ms=1000)
+            return None
+        ukms, key_ids = found.masters[0], message.key_ids
+        if not key_ids:
+            reply = await self._delivery.call(ukms, DELIVERY_VOID, VoidKeys(batch=message.batch))
+            key_ids = [*reply.voided, *reply.issued]
+        return Batch(
+            id=message.batch,
+            part=Part.ASKER,
+            peer=peer.name.id,
+            request="",
+            grant="",
+            master="",
+            master_ukms=ukms,
+            slaves=[],
+            sites={holder: Site([]) for holder in found.holders},
+            service_class="",
+            size=0,
+            key_ids=key_ids,
+            expires=self._wall() + self._lifetime,
+            state=KeyState.ISSUED,
+        )
+
+    async def _bury(self, peer: Peer, name: str) -> Batch | None:
+        """Lay a tombstone, unless there is a record by now; returns that."""
+        expires = self._wall() + self._lifetime
+
+        def bury(connection: Connection) -> Batch | None:
+            known = batches.find(connection, name)
+            if known is None:
+                if batches.count_void(connection, Part.ASKER) >= MAXIMUM_VOID:
+                    raise ServiceError(ErrorCode.BUSY, "too many void batches are on record", retry_after_ms=5000)
+                batches.tombstone(connection, name, peer.name.id, expires)
+            return known
+
+        return await self._store.write(bury)
 
     async def withdraw(self, peer: Peer, message: Withdraw) -> Accepted:
         """peer.withdraw: the master's side has given keys up; the slaves' copies here go."""
@@ -140,8 +214,17 @@ class Voiding:
     async def withdraw_expired(self, neighbour: ServiceName, message: Withdraw) -> Accepted:
         """access.withdraw: the master's UKMS let keys expire unissued."""
         batch = await self._store.read(lambda connection: batches.find(connection, message.batch))
-        if batch is None or batch.master_ukms != neighbour.id:
+        if batch is None:
+            if not _BATCH.fullmatch(message.batch) or not 0 < len(message.key_ids) <= MAXIMUM_QUERIED:
+                raise ServiceError(ErrorCode.MALFORMED, "a withdrawal names a batch and a bounded number of its keys")
+            gone = list(dict.fromkeys(message.key_ids))
+            await self._store.write(lambda c: note_expired(c, message.batch, gone, self._wall()))
+            self._accounting.wake()
             return Accepted()
+        if batch.master_ukms != neighbour.id:
+            return Accepted()
+        if batch.state is KeyState.PREPARED:
+            raise ServiceError(ErrorCode.BUSY, "the batch is being decided", retry_after_ms=1000)
         gone = _known(batch, message.key_ids)
         if not gone:
             return Accepted()
@@ -178,13 +261,12 @@ class Voiding:
         """Record what the master's UKMS gave up: usage reversed, copies of slaves on this side withdrawn."""
         note_change(connection, batch, VOID, gone, self._wall())
         present = batches.find(connection, batch.id)
-        if (
-            present is not None
-            and present.state is KeyState.RELEASED
-            and not issued
-            and len(gone) == len(batch.key_ids)
-        ):
-            batches.move(connection, batch.id, KeyEvent.VOID)
+        if present is not None and present.state is KeyState.RELEASED:
+            if issued:
+                # It has been handed over, though no answer to the push told so: what is left of it expires there.
+                batches.move(connection, batch.id, KeyEvent.ISSUE)
+            elif len(gone) == len(batch.key_ids):
+                batches.move(connection, batch.id, KeyEvent.VOID)
         return void_copies(connection, batch, gone) if gone else []
 
     def _pass_on(self, connection: Connection, batch: Batch, key_ids: list[UUID]) -> list[str]:
@@ -197,30 +279,6 @@ class Voiding:
             withdraw = Errand(ErrandKind.WITHDRAW, batch.peer, batch.id, facts, batch.expires)
             targets.append(errands.add(connection, withdraw))
         return targets
-
-    async def _drop_prepared(self, batch: Batch) -> None:
-        def change(connection: Connection) -> list[str]:
-            present = batches.find(connection, batch.id)
-            if present is None or present.state is not KeyState.PREPARED:
-                return []
-            batches.move(connection, batch.id, KeyEvent.VOID)
-            return void_copies(connection, batch)
-
-        self._errands.wake(*await self._store.write(change))
-
-    async def _void_copies(self, errand: Errand) -> Finish | None:
-        await self._delivery.call(errand.target, DELIVERY_VOID, VoidKeys(batch=errand.batch, key_ids=_key_ids(errand)))
-        return None
-
-    async def _withdraw(self, errand: Errand) -> Finish | None:
-        request = Withdraw(batch=errand.batch, key_ids=_key_ids(errand))
-        await self._peer(errand).call(PEER_WITHDRAW, request, deadline=self._pace.call)
-        return None
-
-    async def _revoke(self, errand: Errand) -> Finish | None:
-        request = Revoke(master=errand.facts.master, slaves=errand.facts.slaves)
-        await self._delivery.call(errand.target, DELIVERY_REVOKE, request)
-        return None
 
     async def _recall(self, errand: Errand) -> Finish | None:
         """The master's UKMS gives up a batch; what it gives up goes everywhere."""
@@ -236,59 +294,9 @@ class Voiding:
         self._accounting.wake()
         return finish
 
-    async def _void_at_asker(self, errand: Errand) -> Finish | None:
-        """Slaves' copies at one of this maker's UKMSs are lost: nobody may issue the batch any more."""
-        batch = await self._store.read(lambda connection: batches.find(connection, errand.batch))
-        if batch is None or batch.state is not KeyState.RELEASED:
-            return None
-        reply = await self._peer(errand).call(PEER_VOID, VoidKeys(batch=batch.id), deadline=2 * self._pace.call)
-        return lambda connection: self._drop_copies(connection, batch, reply)
 
-    async def _resolve(self, errand: Errand) -> Finish | None:
-        """A transfer's outcome is unknown: the asker has released the batch, or records that it never will."""
-        batch = await self._store.read(lambda connection: batches.find(connection, errand.batch))
-        if batch is None or batch.state is not KeyState.PREPARED:
-            return None
-        peer = self._peer(errand)
-        known = await peer.call(PEER_QUERY, Query(batches=[batch.id]), deadline=self._pace.call)
-        if known.states == [BatchState.RELEASED]:
-            return lambda connection: self._settle(connection, batch)
-        reply = await peer.call(PEER_VOID, VoidKeys(batch=batch.id), deadline=2 * self._pace.call)
-
-        def finish(connection: Connection) -> list[str]:
-            if not reply.issued:
-                uncount(connection, batch.grant, len(batch.key_ids))
-            return self._drop_copies(connection, batch, reply)
-
-        return finish
-
-    def _settle(self, connection: Connection, batch: Batch) -> list[str]:
-        present = batches.find(connection, batch.id)
-        if present is None or present.state is not KeyState.PREPARED:
-            return []
-        batches.move(connection, batch.id, KeyEvent.RELEASE)
-        if not batches.is_lost(present, {}):
-            return []
-        return [errands.add(connection, Errand(ErrandKind.VOID_AT_ASKER, batch.peer, batch.id, expires=batch.expires))]
-
-    def _drop_copies(self, connection: Connection, batch: Batch, reply: Voided) -> list[str]:
-        """The asker's answer is final: the copies of what was not issued go."""
-        issued = set(reply.issued)
-        present = batches.find(connection, batch.id)
-        if present is None or present.state not in (KeyState.PREPARED, KeyState.RELEASED):
-            return []
-        if not issued:
-            batches.move(connection, batch.id, KeyEvent.VOID)
-            return void_copies(connection, batch)
-        if present.state is KeyState.PREPARED:
-            batches.move(connection, batch.id, KeyEvent.RELEASE)
-        return void_copies(connection, batch, [key_id for key_id in batch.key_ids if key_id not in issued])
-
-    def _peer(self, errand: Errand) -> Calls:
-        try:
-            return self._peers[errand.target]
-        except KeyError:
-            raise ServiceError(ErrorCode.NOT_PERMITTED, "no way to this AKMS is configured") from None
+def _find_all(connection: Connection, names: Sequence[str]) -> list[Batch | None]:
+    return [batches.find(connection, name) for name in names]
 
 
 def _known(batch: Batch, key_ids: Iterable[UUID]) -> list[UUID]:
@@ -296,8 +304,8 @@ def _known(batch: Batch, key_ids: Iterable[UUID]) -> list[UUID]:
     return [key_id for key_id in batch.key_ids if key_id in wanted]
 
 
-def _key_ids(errand: Errand) -> list[UUID]:
-    return [UUID(key_id) for key_id in errand.facts.key_ids]
+def _of_maker(batch: Batch, peer: Peer) -> bool:
+    return batch.part is Part.ASKER and batch.peer == peer.name.id
 
 
 def _is_tombstone(batch: Batch) -> bool:

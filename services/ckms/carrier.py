@@ -12,10 +12,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.link.interface import LinkCalls, SealedHandler
+from keyhaul.pressure.fair import Shares
 from keyhaul.transport.interface import Calls, Peer, Routes
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Deliver, Forward, Outcome, RelayFailure, Submit
@@ -31,11 +33,11 @@ from keyhaul.transport.operations import (
 )
 from services.ckms.relay import DeliverBatch, Effect, Relay, SendAcknowledge, SendForward, TellOutcome
 
-FORWARDS_PER_NEIGHBOUR = 256
-"""Batches that wait for one neighbour's transport at a time; more fail as busy."""
+FORWARDS_PER_NEIGHBOUR = 512
+"""Batches that wait for one neighbour's transport at a time; of one path no more than are left free. More are busy."""
 
-DELIVERIES = 256
-"""Batches that wait for this node's AKMS at a time; more fail as busy."""
+DELIVERIES = 512
+"""Batches that wait for this node's AKMS at a time; of one path no more than are left free. More fail as busy."""
 
 OUTCOMES = 4_096
 """Outcomes that wait for this node's AKMS at a time; the oldest of more are lost, and counted."""
@@ -117,10 +119,11 @@ class Carrier:
         self._draining = False
         self._stop = asyncio.Event()
         self._taken = asyncio.Event()
-        self._forwarding: dict[str, int] = {}
+        self._forwarding: dict[str, Shares] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._down_since: dict[str, float] = {}
-        self._delivering = 0
+        self._expecting: dict[str, ExitStack] = {}
+        self._delivering = Shares(DELIVERIES)
         self._telling = 0
         self._returning: dict[str, deque[SendAcknowledge]] = {}
         self._flushing: set[str] = set()
@@ -139,6 +142,7 @@ class Carrier:
             watch = group.create_task(self._watch_deadlines(), name="carrier-deadlines")
             await self._stop.wait()
             self._group = None
+            self._expect(set())
             watch.cancel()
             for task in self._tasks:
                 task.cancel()
@@ -160,12 +164,12 @@ class Carrier:
         self._stop.set()
 
     def ready(self, neighbour: str, length: int) -> bool:
-        """Whether the link to a neighbour is up and, under `otp`, has pads for so many bytes now."""
+        """Whether the link to a neighbour is up and, under `otp`, has pads for so many bytes now (0: up is enough)."""
         link = self._links.to(neighbour)
         if not link.up:
             return False
         status = link.status()
-        return status.suite != "otp" or status.outgoing.payload_available >= length + OTP_TAG
+        return not length or status.suite != "otp" or status.outgoing.payload_available >= length + OTP_TAG
 
     async def _on_submit(self, peer: Peer, request: Submit) -> Accepted:
         if self._akms is None or peer.name != self._akms.peer:
@@ -200,11 +204,10 @@ class Carrier:
         self._taken.set()
 
     def _begin_forward(self, effect: SendForward) -> None:
-        waiting = self._forwarding.get(effect.neighbour, 0)
-        if waiting >= FORWARDS_PER_NEIGHBOUR or self._group is None:
+        waiting = self._forwarding.setdefault(effect.neighbour, Shares(FORWARDS_PER_NEIGHBOUR))
+        if self._group is None or not waiting.take(effect.flow):
             self._apply(self._relay.failed(effect.message.reference, RelayFailure.BUSY, self._clock()))
             return
-        self._forwarding[effect.neighbour] = waiting + 1
         task = self._begin(self._forward(effect), "carrier-forward")
         self._sending[effect.message.reference] = task
         # Not in the task: one that is cancelled before its first step never runs.
@@ -219,7 +222,7 @@ class Carrier:
             self._apply(self._relay.failed(effect.message.reference, failure, self._clock()))
 
     def _forwarded(self, effect: SendForward) -> None:
-        self._forwarding[effect.neighbour] -= 1
+        self._forwarding[effect.neighbour].give_back(effect.flow)
         self._sending.pop(effect.message.reference, None)
 
     def _remaining(self, deadline: float) -> float:
@@ -229,10 +232,9 @@ class Carrier:
         return remaining
 
     def _begin_delivery(self, effect: DeliverBatch) -> None:
-        if self._delivering >= DELIVERIES or self._group is None:
+        if self._group is None or not self._delivering.take(effect.flow):
             self._apply(self._relay.finished(effect.reference, RelayFailure.BUSY, self._clock()))
             return
-        self._delivering += 1
         self._begin(self._deliver(effect), "carrier-deliver")
 
     async def _deliver(self, effect: DeliverBatch) -> None:
@@ -244,7 +246,7 @@ class Carrier:
         except ServiceError as error:
             failure = _FAILURES.get(error.code, RelayFailure.REFUSED)
         finally:
-            self._delivering -= 1
+            self._delivering.give_back(effect.flow)
         self._apply(self._relay.finished(effect.reference, failure, self._clock()))
 
     def _begin_telling(self, effect: TellOutcome) -> None:
@@ -319,15 +321,24 @@ class Carrier:
             await asyncio.sleep(TICK)
             now = self._clock()
             effects = self._relay.expire(now)
-            for neighbour in self._lost(now):
+            awaited = self._relay.awaited()
+            self._expect(awaited)
+            for neighbour in self._lost(awaited, now):
                 effects += self._relay.lost(neighbour, now)
             if effects:
                 self._drop_settled()
             self._apply(effects)
 
-    def _lost(self, now: float) -> list[str]:
-        """Neighbours that something waits for and whose link has been down for longer than the grace."""
-        awaited = self._relay.awaited()
+    def _expect(self, awaited: set[str]) -> None:
+        """Have the links to these neighbours watched closely: each owes acknowledgements, and may owe no answer."""
+        for neighbour in self._expecting.keys() - awaited:
+            self._expecting.pop(neighbour).close()
+        for neighbour in awaited - self._expecting.keys():
+            self._expecting[neighbour] = ExitStack()
+            self._expecting[neighbour].enter_context(self._links.to(neighbour).expecting())
+
+    def _lost(self, awaited: set[str], now: float) -> list[str]:
+        """Those of the awaited neighbours whose link has been down for longer than the grace."""
         down = {neighbour for neighbour in awaited if not self._links.to(neighbour).up}
         self._down_since = {neighbour: self._down_since.get(neighbour, now) for neighbour in down}
         return [neighbour for neighbour, since in self._down_since.items() if now - since >= DOWN_GRACE]

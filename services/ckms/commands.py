@@ -32,6 +32,7 @@ class Answers:
             "rank": path.rank,
             "next": path.first.neighbour,
             "label": path.first.label,
+            **_limit(path),
             "on_probation": self._choice.on_probation(path),
         }
 
@@ -42,4 +43,9 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "previous": entry.previous,
         "next": entry.next.neighbour if entry.next else None,
         "next_label": entry.next.label if entry.next else None,
+        **_limit(entry),
     }
+
+
+def _limit(place: Entry | Path) -> dict[str, Any]:
+    return {"class": place.service_class, "rate": place.limit.rate, "burst": place.limit.burst}

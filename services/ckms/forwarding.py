@@ -7,9 +7,12 @@ which takes all of one or nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NewType
+
+from keyhaul.keys.grants import SERVICE_CLASSES
+from services.ckms.policing import USUAL, Limit
 
 PathLabel = NewType("PathLabel", str)
 """16 hexadecimal digits that name a path on one hop; the next hop knows it under another."""
@@ -34,6 +37,10 @@ class Entry:
     previous: str
     next: Hop | None
     """None: deliver to the AKMS of this node."""
+    service_class: str | None = None
+    """The class of what comes under this label; None: any."""
+    limit: Limit = USUAL
+    """What this node lets through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,10 @@ class Path:
     rank: int
     """0: first choice."""
     first: Hop
+    service_class: str | None = None
+    """For batches of this class; None: for classes without paths of their own."""
+    limit: Limit = USUAL
+    """What this node lets in."""
 
 
 class InvalidForwarding(ValueError):
@@ -69,15 +80,24 @@ class ForwardingTable:
         self._neighbours = frozenset(neighbours)
         self._delivers = delivers
         self._entries: dict[tuple[str, str], Entry] = {}
-        self._paths: dict[str, tuple[Path, ...]] = {}
+        self._paths: dict[tuple[str, str | None], tuple[Path, ...]] = {}
 
     def lookup(self, label: str, previous: str) -> Entry | None:
         """The entry for a label that came in over that neighbour, None where there is none."""
         return self._entries.get((label, previous))
 
-    def paths_to(self, destination: str) -> tuple[Path, ...]:
-        """The paths to a CKMS, in the order of rank; empty where there is none."""
-        return self._paths.get(destination, ())
+    def paths_to(self, destination: str, service_class: str | None = None) -> tuple[Path, ...]:
+        """The paths to a CKMS for a class, in the order of rank; empty where there is none.
+
+        A class without paths of its own takes those that are for any.
+        """
+        own = self._paths.get((destination, service_class), ())
+        return own or self._paths.get((destination, None), ())
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Where batches are policed: (previous hop, label) of each entry, (first hop, label) of each path."""
+        yield from ((previous, label) for label, previous in self._entries)
+        yield from ((path.first.neighbour, path.first.label) for path in self.paths)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -102,10 +122,10 @@ class ForwardingTable:
             if (entry.label, entry.previous) in by_label:
                 errors.append(f"{_entry_name(entry)}: there is another entry for this label and neighbour")
             by_label[entry.label, entry.previous] = entry
-        by_destination: dict[str, dict[int, Path]] = {}
+        by_destination: dict[tuple[str, str | None], dict[int, Path]] = {}
         for path in paths:
             errors.extend(self._faults_of_path(path))
-            ranks = by_destination.setdefault(path.destination, {})
+            ranks = by_destination.setdefault((path.destination, path.service_class), {})
             if path.rank in ranks:
                 errors.append(f"{_path_name(path)}: there is another path of this rank")
             ranks[path.rank] = path
@@ -113,13 +133,11 @@ class ForwardingTable:
         if errors:
             raise InvalidForwarding(errors)
         self._entries = by_label
-        self._paths = {
-            destination: tuple(ranks[rank] for rank in sorted(ranks)) for destination, ranks in by_destination.items()
-        }
+        self._paths = {end: tuple(ranks[rank] for rank in sorted(ranks)) for end, ranks in by_destination.items()}
 
     def _faults_of_entry(self, entry: Entry) -> list[str]:
         name = _entry_name(entry)
-        faults = _faults_of_label(name, entry.label)
+        faults = _faults_of_label(name, entry.label) + _faults_of_limit(name, entry.service_class, entry.limit)
         if entry.previous not in self._neighbours:
             faults.append(f"{name}: previous {entry.previous!r} is no neighbour of {self._own}")
         if entry.next is None:
@@ -133,7 +151,7 @@ class ForwardingTable:
 
     def _faults_of_path(self, path: Path) -> list[str]:
         name = _path_name(path)
-        faults = self._faults_of_hop(name, path.first)
+        faults = self._faults_of_hop(name, path.first) + _faults_of_limit(name, path.service_class, path.limit)
         if path.destination == self._own:
             faults.append(f"{name}: leads to {self._own} itself")
         if path.rank < 0:
@@ -149,6 +167,13 @@ class ForwardingTable:
 
 def _faults_of_label(name: str, label: str) -> list[str]:
     return [] if _LABEL.fullmatch(label) else [f"{name}: {label!r} is not a label (16 hexadecimal digits)"]
+
+
+def _faults_of_limit(name: str, service_class: str | None, limit: Limit) -> list[str]:
+    faults = [] if limit.rate > 0 and limit.burst > 0 else [f"{name}: rate and burst are more than 0"]
+    if service_class is not None and service_class not in SERVICE_CLASSES:
+        faults.append(f"{name}: {service_class!r} is no class ({', '.join(sorted(SERVICE_CLASSES))})")
+    return faults
 
 
 def _shared_labels(entries: Iterable[Entry], paths: Iterable[dict[int, Path]]) -> list[str]:
@@ -169,4 +194,4 @@ def _entry_name(entry: Entry) -> str:
 
 
 def _path_name(path: Path) -> str:
-    return f"path to {path.destination} of rank {path.rank}"
+    return f"path to {path.destination} of rank {path.rank}" + (f" for {path.service_class}" * bool(path.service_class))

@@ -34,6 +34,14 @@ class CarrierCollector(Collector):
         for reason, number in counts.failures.items():
             failures.add_metric([reason.value], number)
         yield failures
+        labels = ["neighbour", "service_class"]
+        policed = CounterMetricFamily("keyhaul_ckms_policed", "Batches beyond what a path may carry", labels=labels)
+        policed_bytes = CounterMetricFamily("keyhaul_ckms_policed_bytes", "Bytes of such batches", labels=labels)
+        for place, number_of in sorted(self._relay.police.policed.items()):
+            policed.add_metric(place, number_of.batches)
+            policed_bytes.add_metric(place, number_of.bytes)
+        yield policed
+        yield policed_bytes
         lost = CounterMetricFamily("keyhaul_ckms_lost", "Answers that nobody took in time", labels=["answer"])
         lost.add_metric(["acknowledgement"], self._carrier.acknowledgements_lost)
         lost.add_metric(["outcome"], self._carrier.outcomes_lost)

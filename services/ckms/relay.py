@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from keyhaul.randomness import Source, label
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Forward, RelayFailure, RelayOutcome, Submit
 from services.ckms.choice import PathChoice, Ready
-from services.ckms.forwarding import ForwardingTable, Hop, Path
+from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path
+from services.ckms.policing import Police
 
 MAXIMUM_BATCH = 1 << 20
 """Bytes of one batch."""
@@ -35,6 +37,8 @@ REMEMBERED = 5.0
 
 _REFERENCE = re.compile(r"[0-9a-f]{16}")
 _BATCH = re.compile(r"[0-9a-f]{32}")
+_AKMS = ""
+"""Where a batch came from that this node's AKMS submitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class SendForward:
     message: Forward
     bits: bytes = field(repr=False)
     deadline: float
+    flow: str = ""
+    """The label under which the batch came, or left where it was submitted here: paths share what a node has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class DeliverBatch:
     batch: str
     bits: bytes = field(repr=False)
     deadline: float
+    flow: str = ""
+    """As in `SendForward`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +134,23 @@ class Relay:
         table: labels and paths.
         choice: the memory of failed paths.
         source: draws references.
-        capacity: batches in flight; sixteen times as many are remembered as duplicates. What would be more is
-            refused as busy.
+        capacity: batches in flight that came from one neighbour, or from this node's AKMS, so that none of them
+            keeps others out; sixteen times as many are remembered as duplicates. What would be more is refused as
+            busy.
     """
 
-    def __init__(self, table: ForwardingTable, choice: PathChoice, source: Source, *, capacity: int = 8_192) -> None:
+    def __init__(self, table: ForwardingTable, choice: PathChoice, source: Source, *, capacity: int = 4_096) -> None:
         self.counts = RelayCounts()
+        self.police = Police(table.places)
         self._table = table
         self._choice = choice
         self._source = source
         self._capacity = capacity
         self._in_flight: dict[str, InFlight] = {}
         self._deadlines: list[tuple[float, str]] = []
+        self._from: Counter[str] = Counter()
         self._seen: dict[tuple[str, str], float] = {}
+        self._seen_from: Counter[str] = Counter()
         self._forget: list[tuple[float, tuple[str, str]]] = []
 
     @property
@@ -155,7 +167,7 @@ class Relay:
 
         Args:
             request: the batch and its destination.
-            ready: whether a first link could take so many bytes now.
+            ready: whether a first link could take so many bytes now; 0: whether it is up.
             now: seconds.
 
         Raises:
@@ -167,21 +179,24 @@ class Relay:
             raise ServiceError(ErrorCode.MALFORMED, f"a batch has 1 to {MAXIMUM_BATCH} bytes")
         if request.remaining_ms <= 2 * HOP_MARGIN_MS:
             raise ServiceError(ErrorCode.DEADLINE, "no time is left for this batch")
-        if ("", request.batch) in self._seen:
+        if (_AKMS, request.batch) in self._seen:
             raise ServiceError(ErrorCode.CONFLICT, "a batch of this name was submitted before")
-        if self._full(now):
+        if self._full(_AKMS, now):
             raise ServiceError(ErrorCode.BUSY, "too many batches are in flight", retry_after_ms=100)
         deadline = _deadline(request.remaining_ms, now)
-        self._remember(("", request.batch), deadline)
+        self._remember((_AKMS, request.batch), deadline)
         self.counts.submitted += 1
-        paths = self._table.paths_to(request.destination)
+        paths = self._table.paths_to(request.destination, request.service_class)
         if not paths:
             return [self._settle(Submission(request.batch, None), RelayFailure.NO_PATH, now, now)]
-        path = self._choice.choose(paths, len(request.bits), ready, now)
+        # Where no link has pads for it now, the batch waits for them at one that is up.
+        path = self._choice.choose(paths, len(request.bits), ready, now) or self._choice.choose(paths, 0, ready, now)
         if path is None:
             return [self._settle(Submission(request.batch, None), RelayFailure.UNREACHABLE, now, now)]
+        if not self._admits("akms", (path.first.neighbour, path.first.label), path, len(request.bits), now):
+            return [self._settle(Submission(request.batch, None), RelayFailure.BUSY, now, now)]
         origin = Submission(request.batch, path)
-        return [self._onward(origin, path.first, request.batch, request.bits, now, deadline)]
+        return [self._onward(origin, path.first, path.first.label, request.batch, request.bits, now, deadline)]
 
     def forward(self, previous: str, request: Forward, bits: bytes, now: float) -> list[Effect]:
         """Take a batch from a neighbour: send it on, deliver it here, or answer why not.
@@ -198,7 +213,7 @@ class Relay:
             return []
         origin = Upstream(previous, request.reference)
         deadline = _deadline(request.remaining_ms, now)
-        if self._full(now):
+        if self._full(previous, now):
             return [self._settle(origin, RelayFailure.BUSY, now, deadline)]
         self._remember((previous, request.reference), deadline)
         if not _BATCH.fullmatch(request.batch) or not 0 < len(bits) <= MAXIMUM_BATCH:
@@ -208,10 +223,12 @@ class Relay:
         entry = self._table.lookup(request.label, previous)
         if entry is None:
             return [self._settle(origin, RelayFailure.NO_PATH, now, deadline)]
+        if not self._admits(previous, (previous, entry.label), entry, len(bits), now):
+            return [self._settle(origin, RelayFailure.BUSY, now, deadline)]
         if entry.next is not None:
-            return [self._onward(origin, entry.next, request.batch, bits, now, deadline)]
+            return [self._onward(origin, entry.next, entry.label, request.batch, bits, now, deadline)]
         reference = self._take(InFlight(origin, None, now, deadline))
-        return [DeliverBatch(reference, request.batch, bits, deadline)]
+        return [DeliverBatch(reference, request.batch, bits, deadline, entry.label)]
 
     def refuse(self, previous: str, request: Forward, failure: RelayFailure, now: float) -> list[Effect]:
         """Answer a neighbour's batch with a failure without looking at it: this service is stopping."""
@@ -269,7 +286,7 @@ class Relay:
         return effects
 
     def _onward(
-        self, origin: Submission | Upstream, hop: Hop, batch: str, bits: bytes, now: float, deadline: float
+        self, origin: Submission | Upstream, hop: Hop, flow: str, batch: str, bits: bytes, now: float, deadline: float
     ) -> Effect:
         remaining = int(1000 * (deadline - now)) - HOP_MARGIN_MS
         if remaining <= 0:
@@ -278,18 +295,20 @@ class Relay:
         self.counts.forwarded += 1
         self.counts.bytes += len(bits)
         message = Forward(label=hop.label, reference=reference, batch=batch, remaining_ms=remaining)
-        return SendForward(hop.neighbour, message, bits, deadline - HOP_MARGIN_MS / 1000)
+        return SendForward(hop.neighbour, message, bits, deadline - HOP_MARGIN_MS / 1000, flow)
 
     def _take(self, batch: InFlight) -> str:
         reference = label(self._source)
         while reference in self._in_flight:
             reference = label(self._source)
         self._in_flight[reference] = batch
+        self._from[_came_from(batch.origin)] += 1
         heapq.heappush(self._deadlines, (batch.deadline, reference))
         return reference
 
     def _finish(self, reference: str, batch: InFlight, failure: RelayFailure | None, now: float) -> Effect:
         del self._in_flight[reference]
+        self._from[_came_from(batch.origin)] -= 1
         return self._settle(batch.origin, failure, now, batch.deadline, batch.since)
 
     def _settle(
@@ -309,22 +328,38 @@ class Relay:
             # A refusal is the far AKMS's: the path itself led there.
             if failure is None or failure is RelayFailure.REFUSED:
                 self._choice.worked(origin.path, sent_at)
+            # One that is too busy is no worse than the others: to go round it would only carry the load elsewhere.
+            elif failure is RelayFailure.BUSY and not self._choice.on_probation(origin.path):
+                pass
             else:
                 self._choice.failed(origin.path, sent_at, now)
         return TellOutcome(origin.batch, failure)
 
     def _remember(self, key: tuple[str, str], deadline: float) -> None:
         self._seen[key] = deadline + REMEMBERED
+        self._seen_from[key[0]] += 1
         heapq.heappush(self._forget, (deadline + REMEMBERED, key))
 
     def _purge(self, now: float) -> None:
         while self._forget and self._forget[0][0] <= now:
             _, key = heapq.heappop(self._forget)
-            self._seen.pop(key, None)
+            del self._seen[key]
+            self._seen_from[key[0]] -= 1
 
-    def _full(self, now: float) -> bool:
+    def _full(self, source: str, now: float) -> bool:
         self._purge(now)
-        return len(self._in_flight) >= self._capacity or len(self._seen) >= 16 * self._capacity
+        return self._from[source] >= self._capacity or self._seen_from[source] >= 16 * self._capacity
+
+    def _admits(self, source: str, place: tuple[str, str], limited: Entry | Path, length: int, now: float) -> bool:
+        """Hold a place of the table to what it may carry."""
+        if self.police.admits(place, limited.limit, length, now):
+            return True
+        self.police.refused(source, limited.service_class, length)
+        return False
+
+
+def _came_from(origin: Submission | Upstream) -> str:
+    return origin.neighbour if isinstance(origin, Upstream) else _AKMS
 
 
 def _deadline(remaining_ms: int, now: float) -> float:

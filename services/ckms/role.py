@@ -34,6 +34,7 @@ from services.ckms.commands import Answers
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, InvalidForwarding, PathLabel
 from services.ckms.forwarding import Path as CarrierPath
 from services.ckms.metrics import CarrierCollector
+from services.ckms.policing import Limit
 from services.ckms.relay import Relay
 
 DRAIN = 2.5
@@ -52,6 +53,7 @@ class CkmsRole:
 
     name = "ckms"
     config: type[Any] = CkmsConfig
+    schema = SCHEMA
 
     async def run(self, config: CkmsConfig, directory: Path, runtime: Runtime, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then refuse what is new and finish what is in flight.
@@ -163,11 +165,14 @@ def _entry(section: ForwardingEntry) -> Entry:
     onward = None
     if section.next is not None and section.next_label is not None:
         onward = Hop(section.next, PathLabel(section.next_label))
-    return Entry(PathLabel(section.label), section.previous, onward)
+    limit = Limit(section.rate, section.burst)
+    return Entry(PathLabel(section.label), section.previous, onward, section.service_class, limit)
 
 
 def _path(section: PathSection) -> CarrierPath:
-    return CarrierPath(section.destination, section.rank, Hop(section.next, PathLabel(section.label)))
+    first = Hop(section.next, PathLabel(section.label))
+    limit = Limit(section.rate, section.burst)
+    return CarrierPath(section.destination, section.rank, first, section.service_class, limit)
 
 
 ROLE: Role = CkmsRole()

@@ -23,6 +23,7 @@ class QkdmRole:
 
     name = "qkdm"
     config: type[Any] = QkdmConfig
+    schema = None
 
     def __init__(self, source: Source = random_bytes, clock: Clock = time.monotonic) -> None:
         self._source = source

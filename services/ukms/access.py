@@ -18,6 +18,7 @@ from keyhaul.transport.messages.access import (
     Held,
     Push,
     Report,
+    Reported,
     RequestKeys,
     Revoke,
     Revoked,
@@ -38,11 +39,15 @@ from keyhaul.transport.operations import (
     DELIVERY_SETTLE,
     DELIVERY_VOID,
 )
+from services.ukms.standing import Standing
 from services.ukms.supply import Supply
 from services.ukms.terms import Terms
 from services.ukms.vault import Vault
 
 log = structlog.get_logger(__name__)
+
+CALL_DEADLINE = 5.0
+"""Seconds for the AKMS to answer."""
 
 MAXIMUM_NAMES = 4_096
 """Batches that one query or settlement may name."""
@@ -57,12 +62,15 @@ Answered = TypeVar("Answered", bound=Message)
 class Akms:
     """Calls to the AKMS. All of them raise ServiceError."""
 
-    def __init__(self, link: LinkCalls) -> None:
+    def __init__(self, link: LinkCalls, standing: Standing) -> None:
         self._link = link
+        self._standing = standing
 
     async def request(self, message: RequestKeys, deadline: float) -> None:
         """Ask for keys; they come as a push."""
+        message.generation = self._standing.generation
         await self._link.call(ACCESS_REQUEST, message, deadline=deadline)
+        self._standing.told(message.generation)
 
     async def describe(self, message: Describe, deadline: float) -> Description:
         """Ask for the terms of a contract."""
@@ -73,18 +81,27 @@ class Akms:
         """Tell that these master copies were durably given up unissued."""
         await self._link.call(ACCESS_WITHDRAW, Withdraw(batch=batch, key_ids=list(key_ids)), deadline=deadline)
 
-    async def report(self, store: str, unsettled: list[str], deadline: float) -> None:
-        """Tell the identity of the store and what is held unsettled."""
-        await self._link.call(ACCESS_REPORT, Report(store=store, unsettled=unsettled), deadline=deadline)
+    async def known(self) -> Reported:
+        """Ask what the AKMS knows of the store."""
+        inquiry = Report(store=self._standing.store, unsettled=[], inquiry=True)
+        known, _ = await self._link.call(ACCESS_REPORT, inquiry, deadline=CALL_DEADLINE)
+        return known
+
+    async def report(self, unsettled: list[str], deadline: float) -> None:
+        """Tell identity and generation of the store, and what is held unsettled."""
+        report = Report(store=self._standing.store, unsettled=unsettled, generation=self._standing.generation)
+        await self._link.call(ACCESS_REPORT, report, deadline=deadline)
+        self._standing.told(report.generation)
 
 
 class Deliveries:
     """Serves what the AKMS calls. Everything here may be repeated."""
 
-    def __init__(self, supply: Supply, terms: Terms, vault: Vault) -> None:
+    def __init__(self, supply: Supply, terms: Terms, vault: Vault, standing: Standing) -> None:
         self._supply = supply
         self._terms = terms
         self._vault = vault
+        self._standing = standing
 
     def serve(self, link: LinkCalls) -> None:
         """Register with the link."""
@@ -97,7 +114,11 @@ class Deliveries:
 
     async def push(self, _akms: ServiceName, message: Push, secret: bytes) -> tuple[Held, bytes]:
         """Keys: durable before this returns. The master's are taken only if this UKMS asked for them."""
-        return await self._supply.push(message, secret), b""
+        self._standing.admit_akms()
+        held = await self._supply.push(message, secret)
+        held.generation = self._standing.generation
+        self._standing.told(held.generation)
+        return held, b""
 
     async def failed(self, message: DeliveryFailed) -> Accepted:
         """A request will not be served."""
@@ -108,11 +129,16 @@ class Deliveries:
         """Withdraw what has not been issued, and tell what has."""
         if not 1 <= len(message.batch) <= 64 or len(message.key_ids) > MAXIMUM_VOIDED:
             raise ServiceError(ErrorCode.MALFORMED, "the batch's name or the list of keys is too long")
-        return await self._supply.void(message)
+        self._standing.admit_akms()
+        answer = await self._supply.void(message)
+        answer.generation = self._standing.generation
+        self._standing.told(answer.generation)
+        return answer
 
     async def query(self, message: Query) -> States:
         """Tell the state of batches."""
         _check_names(message.batches)
+        self._standing.admit_akms()
         return States(states=await self._vault.states(message.batches))
 
     async def settle(self, message: Settle) -> Accepted:

@@ -1,27 +1,34 @@
 """Keys at hand for each master, set of slaves, size and class; who waits for more; what to ask the AKMS for.
 
-Sans-IO: time (`now`, seconds of this node's clock) and randomness are arguments. A buffer is an index: it holds
-key IDs and expiry times, never key bits. What it counts is decided for good by the store; the buffer only says
-which keys to try first.
+Sans-IO: time (`now`, seconds of this node's clock) and randomness are arguments. A buffer is an index of what the
+store holds, and its lease is what of that is set aside to be handed out at once. What the index counts is decided for
+good by the store; the buffer only says which keys to try first.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from keyhaul.identity.names import SaeId
-from keyhaul.keys.material import KeyId
 from keyhaul.randomness import Source, identifier
 from keyhaul.transport.messages.access import Purpose
+from services.ukms.leases import Demand, Lease, Leased, Stored
+from services.ukms.outlook import QUEUE, Outlook
 
 MAXIMUM_ASKED = 1024
 """Keys in one request to the AKMS."""
 
 MAXIMUM_UNDER_WAY = 16
 """Requests of one buffer to the AKMS at a time."""
+
+STEADY_LIFE = 10.0
+"""Seconds for which a request is expected to be under way while keys are short."""
+
+PIECES = 4
+"""In how many requests to the AKMS keys that are short are asked for."""
 
 MAXIMUM_WAITING = 256
 """SAE requests that may wait in one buffer."""
@@ -62,6 +69,7 @@ class Waiting:
 
     number: int
     deadline: float
+    since: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +91,17 @@ class UnderWay:
     """Keys still to come."""
     purpose: Purpose
     until: float
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A key at hand."""
+class Taken:
+    """Keys taken out of a buffer for one request."""
 
-    key_id: KeyId
-    expires: float
+    leased: tuple[Leased, ...]
+    """Set aside before."""
+    stored: tuple[Stored, ...]
+    """These need a transaction first; where there are any, those set aside are in hand until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,8 @@ class Allotment:
 
     waiting: Waiting
     keys: tuple[Stored, ...]
+    leased: tuple[Leased, ...] = ()
+    """Of keys set aside before; they come first."""
 
 
 class BufferFull(Exception):
@@ -115,33 +128,6 @@ class Policy:
     """Seconds of recent demand to keep."""
 
 
-class Demand:
-    """An exponentially weighted rate of keys asked for, with `horizon` seconds as its time constant."""
-
-    def __init__(self, horizon: float) -> None:
-        self._constant = max(horizon, 0.1)
-        self._level = 0.0
-        self._at = 0.0
-        self.last = -math.inf
-        """When keys were last asked for."""
-
-    def count(self, number: int, now: float) -> None:
-        """Keys were asked for."""
-        self._decay(now)
-        self._level += number
-        self.last = now
-
-    def rate(self, now: float) -> float:
-        """Keys per second of late."""
-        self._decay(now)
-        return self._level / self._constant
-
-    def _decay(self, now: float) -> None:
-        passed = max(0.0, now - self._at)
-        self._level *= math.exp(-passed / self._constant)
-        self._at = now
-
-
 @dataclass(slots=True)
 class Buffer:
     """One buffer. Waiting requests are served strictly in the order in which they came."""
@@ -155,6 +141,8 @@ class Buffer:
     """When the buffer was last looked up."""
     stored_limit: int = 0
     """Keys that the contract lets the UKMS keep ahead of demand."""
+    lease: Lease = field(default_factory=Lease)
+    outlook: Outlook = field(default_factory=Outlook)
     _stored: deque[Stored] = field(default_factory=deque)
     _waiting: deque[Waiting] = field(default_factory=deque)
     _under_way: dict[str, UnderWay] = field(default_factory=dict)
@@ -163,8 +151,8 @@ class Buffer:
 
     @property
     def stored(self) -> int:
-        """Keys at hand."""
-        return len(self._stored)
+        """Keys at hand, with those set aside."""
+        return len(self._stored) + len(self.lease) + len(self.lease.coming)
 
     @property
     def waiting(self) -> int:
@@ -174,7 +162,7 @@ class Buffer:
     @property
     def idle(self) -> bool:
         """Whether nothing is at hand, awaited or under way."""
-        return not (self._stored or self._waiting or self._under_way)
+        return not (self._stored or self._waiting or self._under_way) and self.lease.empty
 
     def under_way(self, purpose: Purpose | None = None) -> int:
         """Keys asked for that have not come."""
@@ -182,14 +170,54 @@ class Buffer:
             request.number for request in self._under_way.values() if purpose is None or request.purpose is purpose
         )
 
-    def take(self, number: int, now: float) -> tuple[Stored, ...] | None:
+    def take(self, number: int, now: float) -> Taken | None:
         """Take keys out, all or none; None where there are too few or others wait already."""
-        self._drop_expired(now)
-        if self._waiting or len(self._stored) < number:
+        if self._waiting:
             return None
-        return self._pop(number)
+        leased = self.lease.take(number, now)
+        if len(leased) == number:
+            return Taken(leased, ())
+        self._drop_expired(now)
+        if len(leased) + len(self._stored) < number:
+            self.lease.put_back(leased)
+            return None
+        self.lease.keep_in_hand(leased)
+        return Taken(leased, self._pop(number - len(leased)))
 
-    def wait(self, number: int, deadline: float) -> Waiting:
+    def set_aside(self, now: float) -> tuple[Stored, ...]:
+        """Take out what should be set aside now, and count it as coming: `lease.land` follows in any case."""
+        number = 0 if self._waiting else self.lease.wanted(now)
+        if number:
+            self._drop_expired(now)
+            self.lease.begin(self._pop(min(number, len(self._stored))))
+        return self.lease.coming if number else ()
+
+    def refused(self, number: int, now: float) -> int:
+        """Seconds after which somebody is to come back because keys are short now; 0: he may take or wait."""
+        if self.outlook.redeem(number, now) or not self.outlook.short(self._first(), now):
+            return 0
+        wanted = sum(waiting.number for waiting in self._waiting)
+        if self.outlook.wait(number, wanted, self.stored, now, QUEUE / 2) <= QUEUE / 2:
+            return 0
+        return self.come_back(number, now)
+
+    def come_back(self, number: int, now: float, at_least: float = 0.0) -> int:
+        """Seconds after which somebody is to come back who has waited in vain."""
+        wanted = sum(waiting.number for waiting in self._waiting)
+        wait = self.outlook.wait(number, wanted, self.stored, now)
+        return self.outlook.come_back(number, max(wait, at_least), now)
+
+    def overlong(self, now: float) -> list[Waiting]:
+        """Stop waiting, last come first, where it would take far longer than somebody should wait."""
+        rate = self.outlook.rate(now)
+        if rate is None or not self.outlook.short(self._first(), now):
+            return []
+        coming, failed = self.stored + 2 * QUEUE * rate, []
+        while len(self._waiting) > 1 and sum(waiting.number for waiting in self._waiting) > coming:
+            failed.append(self._waiting.pop())
+        return failed
+
+    def wait(self, number: int, deadline: float, now: float = math.inf) -> Waiting:
         """Wait for keys.
 
         Raises:
@@ -197,7 +225,7 @@ class Buffer:
         """
         if len(self._waiting) >= MAXIMUM_WAITING:
             raise BufferFull
-        waiting = Waiting(number, deadline)
+        waiting = Waiting(number, deadline, now)
         self._waiting.append(waiting)
         return waiting
 
@@ -251,35 +279,51 @@ class Buffer:
         self._drop_expired(now)
         fresh = deque(arriving)
         allotments = []
-        while self._waiting and len(self._stored) + len(fresh) >= self._waiting[0].number:
-            waiting = self._waiting.popleft()
-            old = self._pop(min(waiting.number, len(self._stored)))
-            new = tuple(fresh.popleft() for _ in range(waiting.number - len(old)))
-            allotments.append(Allotment(waiting, old + new))
+        while self._waiting:
+            number = self._waiting[0].number
+            leased = self.lease.take(number, now)
+            short = number - len(leased)
+            if len(self._stored) + len(fresh) < short:
+                self.lease.put_back(leased)
+                break
+            old = self._pop(min(short, len(self._stored)))
+            new = tuple(fresh.popleft() for _ in range(short - len(old)))
+            self.lease.keep_in_hand(leased)
+            allotments.append(Allotment(self._waiting.popleft(), old + new, leased))
         return allotments, list(fresh)
 
-    def discard(self, key_ids: set[KeyId]) -> None:
-        """Keys were voided."""
-        self._stored = deque(stored for stored in self._stored if stored.key_id not in key_ids)
+    def discard(self, chosen: Callable[[Stored], bool]) -> list[Stored]:
+        """Take out, for good, the chosen keys that are not set aside."""
+        found = [stored for stored in self._stored if chosen(stored)]
+        if found:
+            self._stored = deque(stored for stored in self._stored if not chosen(stored))
+        return found
 
     def plan(self, now: float, source: Source) -> list[Ask]:
         """What to ask the AKMS for now; each is counted as under way until `arrived`, `failed` or its end."""
         self._drop_expired(now)
         for name in [name for name, request in self._under_way.items() if request.until <= now]:
             del self._under_way[name]
-        if now < self._not_before:
-            return []
+            self.outlook.lost()
+        asks = [] if now < self._not_before else self._wanted(now, source)
+        self.outlook.look(self.under_way(Purpose.DEMAND) > 0, now)
+        return asks
+
+    def _wanted(self, now: float, source: Source) -> list[Ask]:
         asks: list[Ask] = []
-        wanted = sum(waiting.number for waiting in self._waiting)
+        wanted = sum(waiting.number for waiting in self._waiting) + self.outlook.kept(now)
         short = wanted - self.stored - self.under_way(Purpose.DEMAND)
+        if self.outlook.short(self._first(), now):
+            return self._ask_steadily(short, now, source)
+        self.outlook.forget_window()
         if short > 0:
             until = max(waiting.deadline for waiting in self._waiting) - ANSWER_MARGIN
             if until > now:
-                self._ask(asks, short, Purpose.DEMAND, until, source)
+                self._ask(asks, short, Purpose.DEMAND, until, now, source)
         target = self.target(now)
         missing = target - max(0, self.stored - wanted) - self.under_way(Purpose.PREFETCH)
         if missing > 0 and 4 * missing >= target:
-            self._ask(asks, missing, Purpose.PREFETCH, now + PREFETCH_LIFE, source)
+            self._ask(asks, missing, Purpose.PREFETCH, now + PREFETCH_LIFE, now, source)
         return asks
 
     def target(self, now: float) -> int:
@@ -289,10 +333,11 @@ class Buffer:
         most = min(self.policy.maximum, self.stored_limit)
         return min(most, max(self.policy.minimum, round(self.policy.horizon * self.demand.rate(now))))
 
-    def arrived(self, request: str, number: int) -> None:
+    def arrived(self, request: str, number: int, now: float) -> None:
         """Keys came for a request."""
         self._pause = FIRST_PAUSE
         under_way = self._under_way.get(request)
+        self.outlook.arrived(number, now, None if under_way is None else now - under_way.since)
         if under_way is not None:
             under_way.number -= number
             if under_way.number <= 0:
@@ -302,15 +347,33 @@ class Buffer:
         """A request failed: return for how many seconds nothing is asked; None where it was not under way."""
         if self._under_way.pop(request, None) is None:
             return None
-        pause = max(self._pause, retry_after)
+        pause = retry_after or self._pause
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         self._not_before = max(self._not_before, now + pause)
         return pause
 
-    def _ask(self, asks: list[Ask], number: int, purpose: Purpose, until: float, source: Source) -> None:
+    def _ask_steadily(self, short: int, now: float, source: Source) -> list[Ask]:
+        """While keys are short: ask for what comes soon, in small pieces, and for nothing ahead of demand."""
+        asks: list[Ask] = []
+        most = self.outlook.window(now)
+        least = self._waiting[0].number if self._waiting else 1
+        piece = max(least, math.ceil(min(most / PIECES, MAXIMUM_ASKED)))
+        while short > 0 and (self.under_way(Purpose.DEMAND) < most or not self._under_way):
+            before = len(asks)
+            self._ask(asks, min(short, piece), Purpose.DEMAND, now + STEADY_LIFE, now, source)
+            if len(asks) == before:
+                break
+            short -= min(short, piece)
+        return asks
+
+    def _first(self) -> float:
+        """Since when the first waits who does."""
+        return self._waiting[0].since if self._waiting else math.inf
+
+    def _ask(self, asks: list[Ask], number: int, purpose: Purpose, until: float, now: float, source: Source) -> None:
         while number > 0 and len(self._under_way) < MAXIMUM_UNDER_WAY:
             ask = Ask(identifier(source), min(number, MAXIMUM_ASKED), purpose, until)
-            self._under_way[ask.request] = UnderWay(ask.number, purpose, until)
+            self._under_way[ask.request] = UnderWay(ask.number, purpose, until, now)
             asks.append(ask)
             number -= ask.number
 

@@ -29,6 +29,7 @@ class Answers:
                     "size": buffer.key.size,
                     "class": buffer.key.service_class,
                     "stored": buffer.stored,
+                    "set_aside": len(buffer.lease),
                     "waiting": buffer.waiting,
                     "demanded": buffer.under_way(Purpose.DEMAND),
                     "prefetched": buffer.under_way(Purpose.PREFETCH),

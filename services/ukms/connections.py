@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
+from keyhaul.identity.names import SaeId
 from keyhaul.keys.etsi014 import Error
 from services.ukms.metrics import Metrics
 
@@ -36,24 +41,66 @@ MAXIMUM_FIELD = 8_190
 MAXIMUM_FIELDS = 64
 
 
-class Answer(web.Response):
-    """An answer in JSON that does not tell what software wrote it."""
+class Answer(web.StreamResponse):
+    """An answer in JSON that does not tell what software wrote it; its head and body leave in one piece."""
 
-    def __init__(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        super().__init__(
-            status=status,
-            body=body,
-            headers={"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})},
-        )
+    def __init__(self, status: int, content: bytes, fields: dict[str, str] | None = None) -> None:
+        super().__init__(status=status)
+        self._content = content
+        self._fields = fields or {}
+        self._connection: Connection | None = None
 
-    async def _prepare_headers(self) -> None:
-        await super()._prepare_headers()
-        self.headers.popall("Server", None)
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write the answer, once.
+
+        Raises:
+            ConnectionError: the SAE is gone.
+        """
+        connection = request.protocol
+        transport, writer = connection.transport, request.writer
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("the SAE is gone")
+        assert isinstance(connection, Connection)
+        self._connection = connection
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        lines = [_head(self.status, request.version[1], int(time.time()))]
+        lines += [f"{name}: {value}\r\n" for name, value in self._fields.items()]
+        if not self._keep_alive:
+            lines.append("Connection: close\r\n")
+        elif request.version < (1, 1):
+            lines.append("Connection: keep-alive\r\n")
+        lines.append(f"Content-Length: {len(self._content)}\r\n\r\n")
+        message = "".join(lines).encode("ascii")
+        if request.method != "HEAD":
+            message += self._content
+        writer.output_size += len(message)
+        transport.write(message)
+        return writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Wait until the SAE takes more, where it does not.
+
+        Raises:
+            TimeoutError: it did not in `WRITE_SECONDS`.
+        """
+        if self._connection is not None:
+            await self._connection.taken()
 
 
-def error_answer(status: int, error: Error, headers: dict[str, str] | None = None) -> Answer:
+@lru_cache(maxsize=16)
+def _head(status: int, minor_version: int, second: int) -> str:
+    return (
+        f"HTTP/1.{minor_version} {status} {HTTPStatus(status).phrase}\r\n"
+        "Content-Type: application/json\r\n"
+        "Cache-Control: no-store\r\n"
+        f"Date: {formatdate(second, usegmt=True)}\r\n"
+    )
+
+
+def error_answer(status: int, error: Error, fields: dict[str, str] | None = None) -> Answer:
     """An Error body (ETSI GS QKD 014 clause 6.5) under an HTTP status."""
-    return Answer(status, msgspec.json.encode(error), headers)
+    return Answer(status, msgspec.json.encode(error), fields)
 
 
 class Connection(RequestHandler):
@@ -64,6 +111,8 @@ class Connection(RequestHandler):
         self._server = server
         self._slow: asyncio.TimerHandle | None = None
         self._serving = False
+        self.caller: SaeId | None = None
+        """Whom the certificate names, once a request was looked at: it is the same for a connection's whole life."""
         self._ends = asyncio.get_running_loop().time() + LIFE_SECONDS
 
     @property
@@ -99,13 +148,22 @@ class Connection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer; a client that does not take it in time is dropped."""
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                return await super().finish_response(request, resp, start_time)
+            return await super().finish_response(request, resp, start_time)
         except TimeoutError:
             self.force_close()
             return resp, True
         finally:
             self._serving = False
+
+    async def taken(self) -> None:
+        """Wait until the SAE has taken enough of what was written.
+
+        Raises:
+            TimeoutError: it did not in `WRITE_SECONDS`.
+        """
+        if self._paused:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await self._drain_helper()
 
     def handle_error(
         self,

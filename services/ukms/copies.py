@@ -7,19 +7,18 @@ states (`keyhaul.keys.states`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from keyhaul.identity.names import SaeId
 from keyhaul.keys.material import KeyId
 from keyhaul.keys.states import KeyEvent, KeyState, after
-from keyhaul.transport.messages.access import Push
-from keyhaul.transport.messages.base import ErrorCode, ServiceError
-from services.ukms.tables import batches, copies, requests
+from services.ukms.leases import Leased, Stored
+from services.ukms.tables import batches, copies, parts, places
 
 MASTER = "master"
 SLAVE = "slave"
@@ -30,7 +29,63 @@ ISSUED_KEPT = 600.0
 ENDED_KEPT = 3_600.0
 """Seconds past a key's life for which the rows of void and expired copies, and its batch, stay."""
 
-_encode = msgspec.json.encode
+OF_PART = (
+    copies.c.batch == bindparam("of_batch"),
+    copies.c.side == bindparam("of_side"),
+    copies.c.holder == bindparam("of_holder"),
+)
+"""The copies of one holder in one batch."""
+
+OF_RUN = (*OF_PART, copies.c.position.between(bindparam("first"), bindparam("last")))
+"""Adjoining ones of them (see `runs_of`)."""
+
+_READ_RUN = select(copies.c.key_id, copies.c.bits, copies.c.state, copies.c.until).where(*OF_RUN)
+
+_END_RUN = update(copies).where(*OF_RUN).values(state=bindparam("to"), bits=None, until=bindparam("stays_until"))
+
+_TAKE_BACK = (
+    update(copies)
+    .where(
+        *OF_PART,
+        copies.c.position == bindparam("at"),
+        copies.c.key_id == bindparam("of_key"),
+        copies.c.state == KeyState.ISSUED,
+    )
+    .values(state=after(KeyState.ISSUED, KeyEvent.TAKE_BACK), bits=bindparam("sealed"), until=bindparam("stays_until"))
+)
+
+_EXPIRE_AGAIN = (
+    update(parts)
+    .where(
+        parts.c.batch == bindparam("of_batch"),
+        parts.c.side == bindparam("of_side"),
+        parts.c.holder == bindparam("of_holder"),
+    )
+    .values(until=bindparam("stays_until"))
+)
+
+_FIND = (
+    select(
+        places.c.key_id,
+        places.c.holder,
+        batches.c.master,
+        batches.c.slaves,
+        places.c.batch,
+        places.c.position,
+        copies.c.state,
+        copies.c.bits,
+        copies.c.until,
+    )
+    .join(batches, batches.c.batch == places.c.batch)
+    .join(
+        copies,
+        (copies.c.batch == places.c.batch)
+        & (copies.c.side == SLAVE)
+        & (copies.c.holder == places.c.holder)
+        & (copies.c.position == places.c.position),
+    )
+    .where(places.c.key_id.in_(bindparam("wanted", expanding=True)))
+)
 
 
 class MissingCopies(Exception):
@@ -59,106 +114,50 @@ def digest(key_ids: Sequence[KeyId]) -> bytes:
     return hashlib.sha256(b"".join(key_id.bytes for key_id in key_ids)).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A checked push, its bits sealed copy by copy."""
-
-    push: Push
-    until: float
-    """End of the life of the master's copies by this node's clock."""
-    slaves_until: float
-    """End of the life of the slaves' copies: no earlier."""
-    sealed: dict[tuple[str, str], dict[KeyId, bytes]] = field(repr=False)
-    """By side and holder."""
-    issued: frozenset[KeyId] = frozenset()
-    """Master copies of this push that are issued in the same transaction: they have no sealed bits."""
-    also_issued: tuple[KeyId, ...] = ()
-    """Master copies that came before and are issued in the same transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """What a push changed."""
-
-    for_master: bool
-    """Whether master copies came with it (False: they had come before, or it brought none)."""
-    also_issued: dict[KeyId, bytes] = field(default_factory=dict, repr=False)
-    """The sealed bits of `Arrival.also_issued`."""
-
-
-def arrive(connection: Connection, arrival: Arrival, now: float) -> Arrived:
-    """Take in a push. What of it came before stays as it is.
-
-    Raises:
-        ServiceError: conflict (void, or the batch came before with another content) or not-found (no request of
-            this UKMS fits).
-        MissingCopies: of `also_issued`.
-    """
-    push = arrival.push
-    known = connection.execute(select(batches).where(batches.c.batch == push.batch)).one_or_none()
-    if known is not None:
-        _check_repeated(known, push)
-    for_master = push.for_master and not (known is not None and known.for_master)
-    came_for = [] if known is None else msgspec.json.decode(known.held_for, type=list[str])
-    slaves = [slave for slave in push.held_for if slave not in came_for]
-    if for_master:
-        _use_request(connection, push)
-    if known is None:
-        connection.execute(
-            insert(batches).values(
-                batch=push.batch,
-                master=push.master,
-                slaves=_encode(push.slaves).decode(),
-                service_class=push.service_class,
-                size=push.size,
-                number=len(push.key_ids),
-                digest=digest(push.key_ids),
-                for_master=for_master,
-                held_for=_encode(slaves).decode(),
-                void=False,
-                settled=for_master,
-                until=arrival.slaves_until,
-            )
-        )
-    elif for_master or slaves:
-        connection.execute(
-            update(batches)
-            .where(batches.c.batch == push.batch)
-            .values(
-                for_master=known.for_master or for_master,
-                held_for=_encode(came_for + slaves).decode(),
-                settled=known.settled or for_master,
-                until=max(known.until, arrival.slaves_until),
-            )
-        )
-    rows = []
-    if for_master:
-        rows += _rows(arrival, MASTER, push.master, KeyEvent.RELEASE, now)
-    for slave in slaves:
-        rows += _rows(arrival, SLAVE, slave, KeyEvent.HOLD, now)
-    if rows:
-        connection.execute(insert(copies), rows)
-    if for_master and arrival.also_issued:
-        return Arrived(True, issue(connection, SaeId(push.master), arrival.also_issued, now))
-    return Arrived(for_master)
-
-
-def issue(connection: Connection, master: SaeId, key_ids: Collection[KeyId], now: float) -> dict[KeyId, bytes]:
+def issue(connection: Connection, master: SaeId, chosen: Sequence[Stored], now: float) -> dict[KeyId, bytes]:
     """End the life of a master's copies here and return their sealed bits, all or none.
 
     Raises:
         MissingCopies: some are void, expired or issued.
     """
-    # Found by the primary key alone: with the state in it, the statement would walk the index of all released copies.
-    mine = and_(
-        copies.c.key_id.in_([key_id.bytes for key_id in key_ids]), copies.c.side == MASTER, copies.c.holder == master
-    )
-    rows = connection.execute(select(copies.c.key_id, copies.c.bits, copies.c.state, copies.c.until).where(mine))
-    found = {KeyId(bytes=row.key_id): row.bits for row in rows if row.state == KeyState.RELEASED and row.until > now}
-    if len(found) != len(key_ids):
-        raise MissingCopies(set(key_ids) - set(found))
-    connection.execute(update(copies).where(mine).values(ended(KeyState.RELEASED, KeyEvent.ISSUE, now + ISSUED_KEPT)))
+    runs = runs_of(MASTER, master, ((stored.batch, stored.position) for stored in chosen))
+    names = {stored.key_id.bytes: stored.key_id for stored in chosen}
+    found = {}
+    for run in runs:
+        for key_id, bits, state, until in connection.execute(_READ_RUN, run).all():
+            if state == KeyState.RELEASED and until > now and key_id in names:
+                found[names[key_id]] = bits
+    missing = {stored.key_id for stored in chosen} - found.keys()
+    if missing:
+        raise MissingCopies(missing)
+    if runs:
+        end_runs(connection, runs, after(KeyState.RELEASED, KeyEvent.ISSUE), now + ISSUED_KEPT)
     return found
+
+
+def take_back(connection: Connection, master: SaeId, leased: Iterable[Leased]) -> None:
+    """Undo the issue of copies that were set aside and have certainly not been handed out.
+
+    What has become of them meanwhile (void, deleted, compromised) stays so.
+    """
+    head = {"of_side": MASTER, "of_holder": master}
+    rows = [
+        {
+            **head,
+            "of_batch": one.stored.batch,
+            "at": one.stored.position,
+            "of_key": one.stored.key_id.bytes,
+            "sealed": one.sealed,
+            "stays_until": one.stored.expires,
+        }
+        for one in leased
+    ]
+    if rows:
+        connection.execute(_TAKE_BACK, rows)
+        ends = {row["of_batch"]: row["stays_until"] for row in rows}
+        connection.execute(
+            _EXPIRE_AGAIN, [{**head, "of_batch": batch, "stays_until": until} for batch, until in ends.items()]
+        )
 
 
 def fetch(
@@ -170,40 +169,20 @@ def fetch(
         NotNamed: the caller was not among the slaves of one of the keys.
         NotFound: a key is unknown, of another master, taken, void or expired.
     """
-    wanted = [key_id.bytes for key_id in key_ids]
-    rows = connection.execute(
-        select(
-            copies.c.key_id,
-            copies.c.side,
-            copies.c.holder,
-            copies.c.state,
-            copies.c.bits,
-            copies.c.until,
-            batches.c.master,
-            batches.c.slaves,
-        )
-        .join(batches, batches.c.batch == copies.c.batch)
-        .where(copies.c.key_id.in_(wanted))
-    ).all()
-    slaves = {text: frozenset(msgspec.json.decode(text, type=list[str])) for text in {row.slaves for row in rows}}
-    if any(caller not in slaves[row.slaves] for row in rows):
+    names = {key_id.bytes: key_id for key_id in key_ids}
+    rows = connection.execute(_FIND, {"wanted": list(names)}).all()
+    if any(caller not in _names(slaves) for slaves in {row[3] for row in rows}):
         raise NotNamed
-    found = {
-        KeyId(bytes=row.key_id): row.bits
-        for row in rows
-        if row.side == SLAVE
-        and row.holder == caller
-        and row.master == master
-        and row.state == KeyState.HELD
-        and row.until > now
-    }
-    if len(found) != len(wanted):
+    found = {}
+    places_found = []
+    for key_id, holder, its_master, _, batch, position, state, bits, until in rows:
+        if holder == caller and its_master == master and state == KeyState.HELD and until > now:
+            found[names[key_id]] = bits
+            places_found.append((batch, position))
+    if len(found) != len(key_ids):
         raise NotFound
-    connection.execute(
-        update(copies)
-        .where(copies.c.key_id.in_(wanted), copies.c.side == SLAVE, copies.c.holder == caller)
-        .values(ended(KeyState.HELD, KeyEvent.ISSUE, now + ISSUED_KEPT))
-    )
+    runs = runs_of(SLAVE, caller, places_found)
+    end_runs(connection, runs, after(KeyState.HELD, KeyEvent.ISSUE), now + ISSUED_KEPT)
     return found
 
 
@@ -212,47 +191,23 @@ def ended(state: KeyState, event: KeyEvent, until: float) -> dict[str, object]:
     return {"state": after(state, event), "bits": None, "until": until}
 
 
-def _check_repeated(known: Row[Any], push: Push) -> None:
-    if known.void:
-        raise ServiceError(ErrorCode.CONFLICT, "the batch is void")
-    same = (
-        known.master == push.master
-        and frozenset(msgspec.json.decode(known.slaves, type=list[str])) == frozenset(push.slaves)
-        and known.service_class == push.service_class
-        and known.size == push.size
-        and known.number == len(push.key_ids)
-        and known.digest == digest(push.key_ids)
-    )
-    if not same:
-        raise ServiceError(ErrorCode.CONFLICT, "the batch came before with another content")
+def runs_of(side: str, holder: str, found: Iterable[tuple[str, int]]) -> list[dict[str, object]]:
+    """Copies of one holder, by batch and position, as runs of adjoining ones: parameters of `OF_RUN`."""
+    runs: list[dict[str, Any]] = []
+    for batch, position in sorted(found):
+        if runs and runs[-1]["of_batch"] == batch and runs[-1]["last"] == position - 1:
+            runs[-1]["last"] = position
+        else:
+            head = {"of_side": side, "of_holder": holder, "of_batch": batch}
+            runs.append({**head, "first": position, "last": position})
+    return runs
 
 
-def _use_request(connection: Connection, push: Push) -> None:
-    made = connection.execute(select(requests).where(requests.c.request == push.request)).one_or_none()
-    if (
-        made is None
-        or made.master != push.master
-        or msgspec.json.decode(made.slaves, type=list[str]) != sorted(push.slaves)
-        or made.size != push.size
-        or made.remaining < len(push.key_ids)
-    ):
-        raise ServiceError(ErrorCode.NOT_FOUND, "no request of this UKMS fits the push")
-    chosen = requests.c.request == push.request
-    if made.remaining == len(push.key_ids):
-        connection.execute(delete(requests).where(chosen))
-    else:
-        connection.execute(update(requests).where(chosen).values(remaining=made.remaining - len(push.key_ids)))
+def end_runs(connection: Connection, runs: list[dict[str, object]], state: KeyState, until: float) -> None:
+    """End the life of all copies in some runs; their rows may go at `until`."""
+    connection.execute(_END_RUN, [{**run, "to": state, "stays_until": until} for run in runs])
 
 
-def _rows(arrival: Arrival, side: str, holder: str, event: KeyEvent, now: float) -> list[dict[str, object]]:
-    state = after(KeyState.PREPARED, event)
-    sealed = arrival.sealed[side, holder]
-    head = {"side": side, "holder": holder, "batch": arrival.push.batch}
-    held = {**head, "state": state, "until": arrival.until if side == MASTER else arrival.slaves_until}
-    issued = {**head, **ended(state, KeyEvent.ISSUE, now + ISSUED_KEPT)}
-    return [
-        {**issued, "key_id": key_id.bytes}
-        if side == MASTER and key_id in arrival.issued
-        else {**held, "key_id": key_id.bytes, "bits": sealed[key_id]}
-        for key_id in arrival.push.key_ids
-    ]
+@lru_cache(maxsize=1_024)
+def _names(text: str) -> frozenset[str]:
+    return frozenset(msgspec.json.decode(text, type=list[str]))

@@ -21,6 +21,7 @@ from services.ukms.etsi014 import (
     within_terms,
 )
 from services.ukms.metrics import Metrics
+from services.ukms.standing import Standing
 from services.ukms.supply import Supply
 from services.ukms.terms import Terms
 from services.ukms.vault import Keys, Vault
@@ -36,6 +37,7 @@ class Kme:
         supply: Supply,
         vault: Vault,
         metrics: Metrics,
+        standing: Standing,
         *,
         patience: float,
         clock: Callable[[], float],
@@ -48,6 +50,7 @@ class Kme:
             supply: keys for masters.
             vault: keys for slaves.
             metrics: what is counted.
+            standing: whether keys may be handed out.
             patience: seconds that a request may wait for keys.
             clock: seconds of this node's clock.
         """
@@ -56,6 +59,7 @@ class Kme:
         self._supply = supply
         self._vault = vault
         self._metrics = metrics
+        self._standing = standing
         self._patience = patience
         self._clock = clock
 
@@ -94,6 +98,7 @@ class Kme:
             StoreError: the store failed; keys that were taken out count as burned.
         """
         wanted = wanted_keys(slave, request)
+        await self._standing.admit()
         deadline = self._clock() + self._patience
         terms = await self._terms.get(caller, wanted.slaves, deadline)
         if caller in wanted.slaves and not terms.loopback:
@@ -101,6 +106,7 @@ class Kme:
         size = within_terms(wanted, terms)
         key = BufferKey(caller, frozenset(wanted.slaves), size, terms.service_class)
         keys = await self._supply.keys(key, wanted.slaves, wanted.number, terms, deadline)
+        self._standing.handed_out()
         self._metrics.issued.labels("master").inc(len(keys))
         return _container(keys)
 
@@ -108,15 +114,17 @@ class Kme:
         """Get key with key IDs: the caller's copies of keys that `master` got, all or none.
 
         Raises:
-            Refusal: 401 if the caller was not named for one of them, 400 if one is not found.
+            Refusal: 401 if the caller was not named for one of them, 400 if one is not found, 503.
             StoreError: the store failed; keys that were taken out count as burned.
         """
+        await self._standing.admit()
         try:
             keys = await self._vault.fetch(caller, SaeId(master), key_ids)
         except NotNamed:
             raise not_named() from None
         except NotFound:
             raise keys_not_found() from None
+        self._standing.handed_out()
         self._metrics.issued.labels("slave").inc(len(keys))
         return _container(keys)
 

@@ -33,9 +33,24 @@ class Metrics:
         self.requests_failed = Counter(
             "keyhaul_ukms_key_requests_failed", "Requests to the AKMS that failed", ["reason"], registry=registry
         )
+        self.given_up = Counter(
+            "keyhaul_ukms_keys_given_up", "Key copies of a store that was an older copy", registry=registry
+        )
+        self.open = Gauge("keyhaul_ukms_open", "1 once the AKMS has told what it knows of the store", registry=registry)
         self.buffered = Gauge("keyhaul_ukms_keys_buffered", "Keys at hand in all buffers", registry=registry)
         self.waiting = Gauge("keyhaul_ukms_sae_requests_waiting", "Requests that wait for keys", registry=registry)
         self.buffers = Gauge("keyhaul_ukms_buffers", "Buffers", registry=registry)
+
+        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """A request of an SAE was answered."""
+        found = self._answers.get((method, status))
+        if found is None:
+            found = self.requests.labels(method, status), self.seconds.labels(method)
+            self._answers[method, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def observe(self, buffers: Buffers) -> None:
         """Take the figures of the buffers."""

@@ -31,8 +31,10 @@ from services.ukms.buffers import Policy
 from services.ukms.commands import Answers
 from services.ukms.kme import Kme
 from services.ukms.metrics import Metrics
+from services.ukms.opening import Opening
 from services.ukms.schema import SCHEMA
 from services.ukms.server import SaeServer
+from services.ukms.standing import Standing
 from services.ukms.supply import Supply
 from services.ukms.terms import Terms
 from services.ukms.upkeep import Upkeep
@@ -47,6 +49,7 @@ class UkmsRole:
 
     name = "ukms"
     config: type[Any] = UkmsConfig
+    schema = SCHEMA
 
     def __init__(self, source: Source = random_bytes, clock: Callable[[], float] = time.time) -> None:
         self._source = source
@@ -83,7 +86,8 @@ class UkmsRole:
 
             metrics = Metrics(runtime.registry)
             vault = Vault(store, self._clock)
-            akms = Akms(link)
+            standing = Standing(store)
+            akms = Akms(link, standing)
             terms = Terms(store, akms.describe, self._clock)
             supply = Supply(
                 vault,
@@ -93,6 +97,7 @@ class UkmsRole:
                 metrics,
                 source=self._source,
                 clock=self._clock,
+                expecting=link.expecting,
             )
             kme = Kme(
                 KmeId(config.sae.kme),
@@ -100,10 +105,12 @@ class UkmsRole:
                 supply,
                 vault,
                 metrics,
+                standing,
                 patience=config.request_timeout,
                 clock=self._clock,
             )
-            upkeep = Upkeep(vault, akms, supply, metrics, runtime.alarm)
+            opening = Opening(store, akms, standing, supply, terms, metrics, runtime.alarm)
+            upkeep = Upkeep(vault, akms, supply, standing, opening, metrics, runtime.alarm)
             server = SaeServer(
                 kme,
                 metrics,
@@ -118,8 +125,8 @@ class UkmsRole:
                 maximum_connections=config.sae.maximum_connections,
             )
             await terms.load()
-            await supply.load()
-            Deliveries(supply, terms, vault).serve(link)
+            Deliveries(supply, terms, vault, standing).serve(link)
+            links.on_store_older(config.link.id, opening.found_older)
             links.on_session(lambda _link: upkeep.new_session())
             closing.push_async_callback(_end, runtime.task(supply.run(), "supply"))
             closing.push_async_callback(_end, runtime.task(upkeep.run(), "upkeep"))
@@ -135,6 +142,7 @@ class UkmsRole:
             Answers(supply).register(runtime)
             runtime.health(
                 lambda: {
+                    "open": standing.is_open,
                     "links": links.health(),
                     "connected": {config.akms.service: channel.connected and reverse.connected},
                 }
@@ -143,6 +151,7 @@ class UkmsRole:
             await stop.wait()
             await server.drain(FINISH_SECONDS)
             supply.close()
+            await supply.give_back()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

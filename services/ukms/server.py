@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -35,6 +36,8 @@ BACKLOG = 256
 
 CLOSING = frozenset({408, 413, 415, 417})
 """After these the connection is closed: the rest of the body is not waited for."""
+
+_encode = msgspec.json.Encoder().encode
 
 CommonName = Callable[[asyncio.BaseTransport], str]
 
@@ -129,7 +132,7 @@ class SaeServer:
         try:
             target = etsi014.target(request.rel_url.raw_path)
             method = target.method.value
-            answer = await self._answer(request, target)
+            answer = await self._answer(request, connection, target)
         except Refusal as refusal:
             answer = _refused(refusal)
         except StoreError as error:
@@ -141,13 +144,12 @@ class SaeServer:
                 self._idle.set()
         if connection.old or answer.status in CLOSING:
             answer.force_close()
-        self._metrics.requests.labels(method, answer.status).inc()
-        self._metrics.seconds.labels(method).observe(time.perf_counter() - began)
+        self._metrics.answered(method, answer.status, time.perf_counter() - began)
         return answer
 
-    async def _answer(self, request: web.BaseRequest, target: Target) -> Answer:
+    async def _answer(self, request: web.BaseRequest, connection: Connection, target: Target) -> Answer:
         etsi014.check_method(target, request.method)
-        caller = self._caller(request)
+        caller = connection.caller or self._caller(connection)
         query = request.rel_url.raw_query_string
         result: Status | KeyContainer
         if target.method is Method.STATUS:
@@ -165,15 +167,16 @@ class SaeServer:
                 result = await self._kme.enc_keys(caller, target.sae, etsi014.post_enc_keys(body))
             else:
                 result = await self._kme.dec_keys(caller, target.sae, etsi014.post_dec_keys(body))
-        return Answer(200, msgspec.json.encode(result))
+        return Answer(200, _encode(result))
 
-    def _caller(self, request: web.BaseRequest) -> SaeId:
-        if request.transport is None:
+    def _caller(self, connection: Connection) -> SaeId:
+        if connection.transport is None:
             raise ConnectionResetError("the SAE is gone")
         try:
-            return sae_id(self._common_name(request.transport))
+            connection.caller = sae_id(self._common_name(connection.transport))
         except (MalformedName, ssl.SSLError):
             raise Refusal(401, "the certificate's common name is no SAE ID") from None
+        return connection.caller
 
 
 def _refused(refusal: Refusal) -> Answer:
@@ -183,6 +186,9 @@ def _refused(refusal: Refusal) -> Answer:
     if refusal.allow:
         headers["Allow"] = ", ".join(refusal.allow)
     return error_answer(refusal.status, refusal.error, headers)
+
+
+Body = TypeVar("Body", bytes, bytearray)
 
 
 async def _body(request: web.BaseRequest) -> bytes:
@@ -196,18 +202,25 @@ async def _body(request: web.BaseRequest) -> bytes:
     if request.content_length is not None and request.content_length > etsi014.MAXIMUM_BODY:
         raise _too_large()
     await _continue(request)
+    if request.content.is_eof() and request.content.exception() is None:
+        return _checked(request.content.read_nowait())
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while chunk := await request.content.readany():
                 body += chunk
-                if len(body) > etsi014.MAXIMUM_BODY:
-                    raise _too_large()
+                _checked(body)
     except TimeoutError:
         raise Refusal(408, "the body did not arrive in time") from None
     except (web.RequestPayloadError, HttpProcessingError):
         raise Refusal(400, "the body cannot be read") from None
     return bytes(body)
+
+
+def _checked(body: Body) -> Body:
+    if len(body) > etsi014.MAXIMUM_BODY:
+        raise _too_large()
+    return body
 
 
 def _too_large() -> Refusal:

@@ -1,7 +1,9 @@
 """The tables of a UKMS's store.
 
 A row of `copies` is one copy of one key: the master's or one slave's. Its bits are sealed by the store under the
-copy's own context and leave the row in the transaction that ends its life here; the row stays for a while.
+copy's own context and leave the row in the transaction that ends its life here; the row stays for a while. The copies
+of one batch lie side by side, in the order of the push, so that a run of keys costs few pages; a slave's copy is found
+by its key ID through `places`. Expiry and deletion walk `parts`, the copies of one holder in one batch.
 A row of `batches` outlives the keys' lifetime, so that no repeated push can bring a key back.
 Times are seconds of this node's clock.
 """
@@ -15,15 +17,39 @@ metadata = MetaData()
 copies = Table(
     "copies",
     metadata,
-    Column("key_id", LargeBinary(16), primary_key=True),
+    Column("batch", String(64), primary_key=True),
     Column("side", String(6), primary_key=True, doc="master or slave"),
     Column("holder", String(64), primary_key=True, doc="the SAE whose copy it is"),
-    Column("batch", String(64), nullable=False),
+    Column("position", Integer, primary_key=True, doc="of the key in its batch"),
+    Column("key_id", LargeBinary(16), nullable=False),
     Column("state", String(12), nullable=False, doc="keyhaul.keys.states.KeyState"),
     Column("bits", LargeBinary, nullable=True),
     Column("until", Double, nullable=False, doc="end of the key's life; after that, when the row may go"),
-    Index("copies_by_batch", "batch"),
-    Index("copies_by_end", "state", "until"),
+    sqlite_with_rowid=False,
+)
+
+places = Table(
+    "places",
+    metadata,
+    Column("key_id", LargeBinary(16), primary_key=True),
+    Column("holder", String(64), primary_key=True, doc="the slave whose copy it is"),
+    Column("batch", String(64), nullable=False),
+    Column("position", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("batch", String(64), primary_key=True),
+    Column("side", String(6), primary_key=True),
+    Column("holder", String(64), primary_key=True),
+    Column("until", Double, nullable=True, doc="end of the keys' life; none once it has been dealt with"),
+    Column("look", Double, nullable=False, doc="when to look for rows that may go"),
+    Column("unfetched", Double, nullable=True, doc="since when keys have expired unissued; none once the AKMS knows"),
+    Index("parts_by_end", "until"),
+    Index("parts_by_look", "look"),
+    Index("parts_unfetched", "unfetched"),
     sqlite_with_rowid=False,
 )
 

@@ -142,6 +142,10 @@ class Terms:
 
         await self._store.write(change)
 
+    def forget(self) -> None:
+        """The store holds no terms any more."""
+        self._entries.clear()
+
     def doubt(self, master: SaeId, slaves: frozenset[SaeId]) -> None:
         """Ask anew before relying on the terms for exactly this set again."""
         for (holder, names), entry in self._entries.items():

@@ -1,4 +1,8 @@
-"""What a UKMS does by itself: end expired copies, withdraw and purge them, report after each new session."""
+"""What a UKMS does by itself: open, end expired copies, withdraw and purge them, report to the AKMS.
+
+It reports after each new session, and while keys are handed out without another message that tells the AKMS how far
+the store is.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ import structlog
 
 from keyhaul.store.interface import StoreError
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
-from services.ukms.access import Akms
+from services.ukms.access import CALL_DEADLINE, Akms
 from services.ukms.metrics import Metrics
+from services.ukms.opening import Opening
+from services.ukms.standing import Standing
 from services.ukms.supply import Supply
 from services.ukms.vault import Vault
 
@@ -22,7 +28,8 @@ PERIOD = 1.0
 BREATH = 0.02
 """Seconds between two pieces of a long piece of work: other writers come in between."""
 
-CALL_DEADLINE = 5.0
+TELLING = 5.0
+"""Seconds between reports while keys are handed out."""
 
 PAGE = 1_024
 """Batches in one report."""
@@ -37,11 +44,20 @@ class Upkeep:
     """Runs beside the service. A store that fails is logged and tried again."""
 
     def __init__(
-        self, vault: Vault, akms: Akms, supply: Supply, metrics: Metrics, alarm: Callable[[str], None]
+        self,
+        vault: Vault,
+        akms: Akms,
+        supply: Supply,
+        standing: Standing,
+        opening: Opening,
+        metrics: Metrics,
+        alarm: Callable[[str], None],
     ) -> None:
         self._vault = vault
         self._akms = akms
         self._supply = supply
+        self._standing = standing
+        self._opening = opening
         self._metrics = metrics
         self._alarm = alarm
         self._session = asyncio.Event()
@@ -49,15 +65,19 @@ class Upkeep:
     def new_session(self) -> None:
         """A new session with the AKMS stands: report, and ask again for what is wanted."""
         self._session.set()
-        self._supply.ask_again()
+        if self._standing.is_open:
+            self._supply.ask_again()
 
     async def run(self) -> None:
         """Work until cancelled."""
+        log.info("no keys are handed out before the AKMS has told what it knows of the store")
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._report())
+            await self._standing.opened()
             group.create_task(self._often(self.expire))
             group.create_task(self._often(self.withdraw))
             group.create_task(self._often(self.purge))
-            group.create_task(self._report())
+            group.create_task(self._often(self.tell, TELLING))
 
     async def expire(self) -> bool:
         """End some expired copies, refresh the buffers; return whether there may be more."""
@@ -89,6 +109,16 @@ class Upkeep:
         """Delete some rows; return whether there may be more."""
         return await self._vault.purge() > 0
 
+    async def tell(self) -> bool:
+        """Tell the AKMS how far the store is, if keys were handed out of which it has not heard; return False.
+
+        Raises:
+            ServiceError: it did not take the report.
+        """
+        if self._standing.untold:
+            await self._akms.report([], CALL_DEADLINE)
+        return False
+
     async def report(self) -> None:
         """Report to the AKMS.
 
@@ -99,22 +129,22 @@ class Upkeep:
         beyond = ""
         while True:
             names = await self._vault.unsettled(beyond, PAGE)
-            await self._akms.report(self._vault.store_id, names, CALL_DEADLINE)
+            await self._akms.report(names, CALL_DEADLINE)
             if len(names) < PAGE:
                 return
             beyond = names[-1]
 
-    async def _often(self, work: Callable[[], Awaitable[bool]]) -> None:
-        pause = PERIOD
+    async def _often(self, work: Callable[[], Awaitable[bool]], period: float = PERIOD) -> None:
+        pause = period
         while True:
             try:
                 more = await work()
-                pause = BREATH if more else PERIOD
+                pause = BREATH if more else period
             except ServiceError:
-                pause = min(LONGEST_PAUSE, 2 * max(pause, PERIOD))
+                pause = min(LONGEST_PAUSE, 2 * max(pause, period))
             except StoreError as error:
                 log.error("upkeep waits: the store failed", error=str(error))
-                pause = min(LONGEST_PAUSE, 2 * max(pause, PERIOD))
+                pause = min(LONGEST_PAUSE, 2 * max(pause, period))
             await asyncio.sleep(pause)
 
     async def _report(self) -> None:
@@ -123,6 +153,8 @@ class Upkeep:
             await self._session.wait()
             self._session.clear()
             try:
+                if not self._standing.is_open:
+                    await self._opening.open()
                 await self.report()
                 pause = PERIOD
             except (ServiceError, StoreError) as error:

@@ -1,6 +1,7 @@
 """The UKMS's durable keys: what the store holds, with its bits sealed and opened on the way.
 
-Every method that hands out bits returns after the commit that ended the copy's life here.
+Every method that hands out bits returns after the commit that ended the copy's life here. What is set aside ahead of
+need stays sealed in memory until it is opened for an answer.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from keyhaul.store.interface import Store
 from keyhaul.transport.messages.access import Push
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, Voided
-from services.ukms import copies, ends, reconcile
-from services.ukms.buffers import Allotment, BufferKey, Stored
+from services.ukms import arrivals, copies, ends, reconcile
+from services.ukms.buffers import Allotment, BufferKey
 from services.ukms.copies import MASTER, SLAVE, context
+from services.ukms.leases import Leased, Stored
 from services.ukms.tables import batches, requests
 from services.ukms.tables import copies as copies_table
 
@@ -48,6 +50,8 @@ class Vault:
                 select(
                     copies_table.c.key_id,
                     copies_table.c.until,
+                    copies_table.c.batch,
+                    copies_table.c.position,
                     batches.c.master,
                     batches.c.slaves,
                     batches.c.size,
@@ -59,13 +63,14 @@ class Vault:
                     copies_table.c.side == MASTER,
                     copies_table.c.until > now,
                 )
-                .order_by(copies_table.c.until)
+                .order_by(copies_table.c.until, copies_table.c.batch, copies_table.c.position)
             )
             found = []
-            for key_id, until, master, slaves_text, size, service_class in connection.execute(chosen):
-                slaves = tuple(SaeId(name) for name in msgspec.json.decode(slaves_text, type=list[str]))
-                key = BufferKey(SaeId(master), frozenset(slaves), size, service_class)
-                found.append((key, slaves, Stored(KeyId(bytes=key_id), until)))
+            for row in connection.execute(chosen):
+                slaves = tuple(SaeId(name) for name in msgspec.json.decode(row.slaves, type=list[str]))
+                key = BufferKey(SaeId(row.master), frozenset(slaves), row.size, row.service_class)
+                stored = Stored(KeyId(bytes=row.key_id), row.until, row.batch, row.position)
+                found.append((key, slaves, stored))
             return found
 
         return await self._store.read(query)
@@ -105,30 +110,31 @@ class Vault:
         """Take a checked push in, and issue in the same transaction what waiting requests get.
 
         Returns:
-            Whether master copies came with it, and the keys of each allotment; if none came, nothing was issued.
+            Whether master copies came with it, and the keys of each allotment that were not set aside before; if none
+            came, nothing was issued.
 
         Raises:
             ServiceError: conflict or not-found.
             MissingCopies: keys of an allotment, at hand before, that are not any more; nothing was changed.
         """
-        allotted = [stored.key_id for allotment in allotments for stored in allotment.keys]
-        issued = frozenset(key_id for key_id in allotted if key_id in material)
-        before = tuple(key_id for key_id in allotted if key_id not in material)
+        allotted = [stored for allotment in allotments for stored in allotment.keys]
+        issued = frozenset(stored.key_id for stored in allotted if stored.key_id in material)
+        before = tuple(stored for stored in allotted if stored.key_id not in material)
         sealed: dict[tuple[str, str], dict[KeyId, bytes]] = {
             (SLAVE, slave): self._sealed(material, SLAVE, slave) for slave in push.held_for
         }
         if push.for_master:
             kept = {key_id: bits for key_id, bits in material.items() if key_id not in issued}
             sealed[MASTER, push.master] = self._sealed(kept, MASTER, push.master)
-        arrival = copies.Arrival(push, until, slaves_until, sealed, issued, before)
+        arrival = arrivals.Arrival(push, until, slaves_until, sealed, issued, before)
         now = self._clock()
         try:
-            arrived = await self._store.write(lambda connection: copies.arrive(connection, arrival, now))
+            arrived = await self._store.write(lambda connection: arrivals.arrive(connection, arrival, now))
         except IntegrityError:
             raise ServiceError(ErrorCode.CONFLICT, "a key of the batch came before in another batch") from None
         if not arrived.for_master:
             return False, []
-        opened = self._opened(arrived.also_issued, MASTER, push.master)
+        opened = dict(self._opened(arrived.also_issued, MASTER, push.master))
         return True, [
             [
                 (stored.key_id, material[stored.key_id] if stored.key_id in material else opened[stored.key_id])
@@ -137,16 +143,35 @@ class Vault:
             for allotment in allotments
         ]
 
-    async def issue(self, master: SaeId, key_ids: Sequence[KeyId]) -> Keys:
+    async def issue(self, master: SaeId, chosen: Sequence[Stored]) -> Keys:
         """Hand out a master's copies, all or none.
 
         Raises:
             MissingCopies: some are not at hand any more.
         """
+        return self.opened(master, await self.set_aside(master, chosen))
+
+    async def set_aside(self, master: SaeId, chosen: Sequence[Stored]) -> list[Leased]:
+        """Mark a master's copies as issued, all or none, and return them still sealed.
+
+        Raises:
+            MissingCopies: some are not at hand any more.
+        """
         now = self._clock()
-        found = await self._store.write(lambda connection: copies.issue(connection, master, key_ids, now))
-        opened = self._opened(found, MASTER, master)
-        return [(key_id, opened[key_id]) for key_id in key_ids]
+        found = await self._store.write(lambda connection: copies.issue(connection, master, chosen, now))
+        return [Leased(stored, found[stored.key_id]) for stored in chosen]
+
+    async def take_back(self, master: SaeId, leased: Sequence[Leased]) -> None:
+        """Have copies that were set aside, and certainly not handed out, at hand again."""
+        await self._store.write(lambda connection: copies.take_back(connection, master, leased))
+
+    def opened(self, master: SaeId, leased: Iterable[Leased]) -> Keys:
+        """The bits of copies that were set aside.
+
+        Raises:
+            StoreCorrupt: one was changed in the store.
+        """
+        return self._opened({one.stored.key_id: one.sealed for one in leased}, MASTER, master)
 
     async def fetch(self, caller: SaeId, master: SaeId, key_ids: Sequence[KeyId]) -> Keys:
         """Hand out a slave's copies, all or none.
@@ -157,13 +182,23 @@ class Vault:
         """
         now = self._clock()
         found = await self._store.write(lambda connection: copies.fetch(connection, caller, master, key_ids, now))
-        opened = self._opened(found, SLAVE, caller)
-        return [(key_id, opened[key_id]) for key_id in key_ids]
+        return self._opened({key_id: found[key_id] for key_id in key_ids}, SLAVE, caller)
 
-    async def void(self, batch: str, key_ids: Collection[KeyId]) -> Voided:
-        """Withdraw what of a batch has not been issued (no `key_ids`: all of it)."""
+    async def void(
+        self, batch: str, key_ids: Collection[KeyId], withheld: Sequence[tuple[SaeId, Sequence[Leased]]] = ()
+    ) -> Voided:
+        """Withdraw what of a batch has not been issued (no `key_ids`: all of it).
+
+        `withheld`: copies that were set aside, by master, which have not been handed out and never will be.
+        """
         now = self._clock()
-        answer = await self._store.write(lambda connection: reconcile.void(connection, batch, key_ids, now))
+
+        def change(connection: Connection) -> Voided:
+            for master, leased in withheld:
+                copies.take_back(connection, master, leased)
+            return reconcile.void(connection, batch, key_ids, now)
+
+        answer = await self._store.write(change)
         answer.store = self.store_id
         return answer
 
@@ -187,7 +222,8 @@ class Vault:
 
     async def unfetched(self) -> dict[str, list[KeyId]]:
         """Some master copies, by batch, that expired unissued and are not known to be withdrawn."""
-        return await self._store.read(ends.unfetched)
+        now = self._clock()
+        return await self._store.read(lambda connection: ends.unfetched(connection, now))
 
     async def withdrawn(self, batch: str, key_ids: Collection[KeyId]) -> None:
         """The AKMS knows of these expired copies."""
@@ -203,6 +239,6 @@ class Vault:
         seal = self._store.fields.seal
         return {key_id: seal(bits.reveal(), context(key_id, side, holder)) for key_id, bits in material.items()}
 
-    def _opened(self, sealed: dict[KeyId, bytes], side: str, holder: str) -> dict[KeyId, KeyMaterial]:
+    def _opened(self, sealed: dict[KeyId, bytes], side: str, holder: str) -> Keys:
         unseal = self._store.fields.open
-        return {key_id: KeyMaterial(unseal(bits, context(key_id, side, holder))) for key_id, bits in sealed.items()}
+        return [(key_id, KeyMaterial(unseal(bits, context(key_id, side, holder)))) for key_id, bits in sealed.items()]

@@ -80,7 +80,7 @@ def test_rights_are_revoked_and_restored(place: Path) -> None:
     assert run(place, "restore", "first-berlin-1").exit_code == 0
 
     nobody = run(place, "revoke", "nobody")
-    assert (nobody.exit_code, nobody.output) == (1, 'there is no SAE "nobody"\n')
+    assert (nobody.exit_code, nobody.output) == (1, 'Error: there is no SAE "nobody"\n')
     assert run(place, "restore", "nobody").exit_code == 1
 
 

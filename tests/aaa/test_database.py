@@ -40,7 +40,7 @@ def test_a_database_of_a_newer_release_stops_the_service_and_stays_as_it_is(tmp_
     database.close()
     before = (tmp_path / "aaa.db").read_bytes()
 
-    with pytest.raises(DatabaseUnusable, match=r"newer release \(revision 9999; this one knows up to 0001\): install"):
+    with pytest.raises(DatabaseUnusable, match=r"newer release \(revision 9999; this one knows up to 0002\): install"):
         Database.open(URL, tmp_path)
     assert (tmp_path / "aaa.db").read_bytes() == before
 

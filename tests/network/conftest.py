@@ -22,15 +22,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = Path(__file__).with_name("small.toml")
 
 
-def keyhaul(*arguments: str | Path, timeout: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would."""
+def keyhaul(
+    *arguments: str | Path, timeout: float = 120, check: bool = True, tree: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would; `tree`: whose code."""
     done = subprocess.run(
         [sys.executable, "-m", "keyhaul.command.main", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
-        cwd=ROOT,
+        cwd=tree,
     )
     if check and done.returncode:
         raise AssertionError(f"keyhaul {' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}{done.stderr}")

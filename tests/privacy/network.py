@@ -301,7 +301,7 @@ async def _ask_all(services: list[dict[str, Any]]) -> list[tuple[str, str, bytes
             commands = str(refusal).rpartition("it knows ")[2].split(", ")
         for command in commands:
             for arguments in ({}, {"link": "no-such-link", "id": "none", "sae": "none"}):
-                if command in ("protect", "enable", "link") and not arguments:
+                if command in ("protect", "enable", "cut", "link") and not arguments:
                     continue
                 try:
                     answer = json.dumps(await ask(path, command, arguments)).encode()

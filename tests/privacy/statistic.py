@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,21 @@ def correlation(causes: Sequence[float], effects: Sequence[float], begin: float,
     number = int((end - begin) / SLOT)
     first, second = (_counts(times, begin, number) for times in (causes, effects))
     return max(_pearson(first[: number - lag], second[lag:]) for lag in range(LAGS))
+
+
+def chance(
+    causes: Sequence[float],
+    effects: Sequence[float],
+    begin: float,
+    end: float,
+    generator: random.Random,
+    times: int = 100,
+) -> float:
+    """How often effects at other times, moved round by a random while, correlate as much as these: p, from 0 to 1."""
+    found = correlation(causes, effects, begin, end)
+    moved = (generator.uniform(0, end - begin) for _ in range(times))
+    others = ([begin + (time - begin + by) % (end - begin) for time in effects] for by in moved)
+    return sum(correlation(causes, other, begin, end) >= found for other in others) / times
 
 
 def _counts(times: Sequence[float], begin: float, number: int) -> list[int]:

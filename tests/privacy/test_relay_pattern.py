@@ -1,13 +1,14 @@
 """What a carrier node in the middle sees of users: batches of a few sizes, at times that are not those of requests.
 
-The residue, which these tests bound and do not deny: a cold start relays at once for its request; a pool is refilled in
-the moment in which a request lowers it past its mark, so that each relay shows the time of some request, one of many;
-the class gold uses as many CN bits as keys, so that how often its pools are refilled tells how much is asked for.
+The residue, which these tests bound and do not deny: a cold or drained pool relays at once for whoever waits; the rate
+of refills follows that of use, and the class gold uses as many CN bits as keys, so that its refills tell how much is
+asked for. The statistics of long runs are those of `tests/services/akms/test_cn_blindness.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.privacy import scenario
 from tests.privacy.conftest import Run
 from tests.privacy.evidence import Evidence
 from tests.privacy.network import ALONE, collect, running
-from tests.privacy.statistic import correlation
+from tests.privacy.statistic import compare, correlation
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("privacy"), pytest.mark.timeout(600)]
 
@@ -75,5 +76,9 @@ def test_relays_of_many_requests_without_buffers(tmp_path: Path) -> None:
     value = correlation(pattern, times, pattern[0], pattern[-1] + 1)
     print(f"{len(pattern)} requests, {len(times)} relays of {sizes}, {soon} within 50 ms of a request, r = {value:.2f}")
     assert len(times) <= len(pattern) / 8
+    generator = random.Random(7)
+    others = [generator.uniform(pattern[0], pattern[-1]) for _ in range(500)]
+    strangers = [min(time - asked for asked in pattern if asked <= time) for time in others]
+    assert not compare(after, strangers).apart
     assert sizes <= {CHECK_KEY_BYTES + size for size in PoolSection().batches}
     assert not follow(pattern, times)

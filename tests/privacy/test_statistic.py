@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tests.privacy.statistic import compare, correlation
+from tests.privacy.statistic import chance, compare, correlation
 
 
 def test_equal_samples_are_not_told_apart() -> None:
@@ -38,3 +38,14 @@ def test_what_follows_correlates_and_what_does_not_does_not() -> None:
     assert correlation(times, [time + 0.15 for time in times[::3]], 0, now) > 0.5
     strangers = [generator.uniform(0, now) for _ in range(100)]
     assert abs(correlation(times, strangers, 0, now)) < 0.35
+
+
+def test_what_follows_does_so_by_no_chance() -> None:
+    generator = random.Random(3)
+    times, now = [], 0.0
+    for _ in range(200):
+        now += generator.choice((0.005, 0.01, 0.4))
+        times.append(now)
+    assert chance(times, [time + 0.1 for time in times[::4]], 0, now, generator) < 0.05
+    found = [chance(times, [generator.uniform(0, now) for _ in range(25)], 0, now, generator) for _ in range(20)]
+    assert 0.2 < sum(found) / len(found) < 0.8

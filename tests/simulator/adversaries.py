@@ -13,11 +13,12 @@ import msgspec
 from keyhaul.keys.grants import encode
 from keyhaul.link.link import Link
 from keyhaul.transport.messages.aaa import Authorise, Grant, SignedGrant
-from keyhaul.transport.messages.access import Describe, Held, Purpose, RequestKeys
+from keyhaul.transport.messages.access import Describe, Held, Purpose, Report, RequestKeys
 from keyhaul.transport.messages.base import ServiceError
 from keyhaul.transport.messages.peer import BatchState, KeyRequest, Query, Voided, VoidKeys
 from keyhaul.transport.operations import (
     AAA_AUTHORISE,
+    ACCESS_REPORT,
     DELIVERY_PUSH,
     DELIVERY_VOID,
     PEER_QUERY,
@@ -26,9 +27,10 @@ from keyhaul.transport.operations import (
     RELAY_FORWARD,
 )
 from services.akms.ephemeral import EphemeralKeys
+from services.ukms.access import Akms
 from tests.simulator.air import Server, SimulatedCalls
 from tests.simulator.loop import Died, Life
-from tests.simulator.processes import CkmsProcess, SimulatedProcess, UkmsProcess, name, private_key
+from tests.simulator.processes import CkmsProcess, SimulatedProcess, UkmsProcess, name
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -152,12 +154,12 @@ class Adversaries:
             lies: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
                 "asks for a foreign master": partial(akms.request, self._foreign(), 3.0),
                 "asks the terms of a foreign master": partial(akms.describe, _terms(), 3.0),
-                "reports another store": partial(akms.report, chance.randbytes(16).hex(), [], 3.0),
+                "reports another store": partial(_report, akms, chance.randbytes(16).hex(), []),
             }
             if others:
                 key = chance.choice(others)
                 lies["withdraws foreign keys"] = partial(akms.withdraw, key.batch, [key.key_id], 3.0)
-                lies["reports foreign batches"] = partial(akms.report, process.disk.store_id, [key.batch], 3.0)
+                lies["reports foreign batches"] = partial(_report, akms, process.disk.store_id, [key.batch])
             kind, lie = chance.choice(list(lies.items()))
             self._world.faults.count(f"liar {kind}")
             try:
@@ -187,7 +189,7 @@ class Adversaries:
         thief.life = Life(THIEF)
         to_aaa = SimulatedCalls(world.air, thief, name(world.aaa))
         to_maker = SimulatedCalls(world.air, thief, name("akms-5"))
-        keys = EphemeralKeys(THIEF, private_key(THIEF))
+        keys = EphemeralKeys(THIEF, world.private_key(THIEF))
         grants: list[bytes] = []
         while True:
             await asyncio.sleep(chance.uniform(0.2, 1.0))
@@ -267,3 +269,7 @@ class Adversaries:
 
 def _terms() -> Describe:
     return Describe(master="second-west", slaves=["second-east"])
+
+
+async def _report(akms: Akms, store: str, unsettled: list[str]) -> None:
+    await akms._link.call(ACCESS_REPORT, Report(store=store, unsettled=unsettled), deadline=3.0)

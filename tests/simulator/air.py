@@ -13,14 +13,12 @@ import msgspec
 from cryptography import x509
 
 from keyhaul.identity.names import ServiceName
-from keyhaul.transport import codec
 from keyhaul.transport.caller import DEADLINE_HEADER, Answer
 from keyhaul.transport.calls import TypedCalls
 from keyhaul.transport.http2_events import RequestArrived
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.limits import Limits
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
-from keyhaul.transport.messages.link import Sealed
 from keyhaul.transport.metrics import TransportMetrics
 from keyhaul.transport.operations import OPERATIONS
 from keyhaul.transport.serving import Service
@@ -101,16 +99,48 @@ class Exchange:
 
 
 @dataclass(eq=False)
+class Partition:
+    """Lines on which nothing passes, or everything late."""
+
+    lines: frozenset[frozenset[str]]
+    slow: float
+    """Seconds more, one way; 0: nothing passes."""
+    felt: Callable[[], None]
+    """Told once, as soon as a message meets it."""
+    met: bool = False
+
+    def meet(self) -> None:
+        """A message came to it."""
+        if not self.met:
+            self.met = True
+            self.felt()
+
+
+@dataclass(eq=False)
 class Line:
     """The connections between two services."""
 
     epoch: int = 0
     up_at: float = 0.0
-    cut: bool = False
-    slow: float = 0.0
-    """Seconds more, one way."""
-    exchanges: set[Exchange] = field(default_factory=set)
+    partitions: list[Partition] = field(default_factory=list)
+    exchanges: dict[Exchange, None] = field(default_factory=dict)
     heard: deque[tuple[Process, Process, str, bytes]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """The last answer to each operation."""
+
+    def cut(self) -> bool:
+        """Whether a message that comes now cannot pass."""
+        cuts = [partition for partition in self.partitions if not partition.slow]
+        for partition in cuts:
+            partition.meet()
+        return bool(cuts)
+
+    def slow(self) -> float:
+        """Seconds by which a message that comes now is late."""
+        for partition in self.partitions:
+            if partition.slow:
+                partition.meet()
+        return sum(partition.slow for partition in self.partitions)
 
 
 class Air:
@@ -122,25 +152,43 @@ class Air:
         self._certificates = certificates
         self.processes: dict[str, Process] = {}
         self.lines: dict[frozenset[str], Line] = {}
+        self._by_ends: dict[tuple[str, str], Line] = {}
         self.messages = 0
 
     def line(self, one: str, other: str) -> Line:
         """The line between two services."""
-        return self.lines.setdefault(frozenset((one, other)), Line())
+        line = self._by_ends.get((one, other))
+        if line is None:
+            line = self.lines.setdefault(frozenset((one, other)), Line())
+            self._by_ends[one, other] = line
+        return line
+
+    def divide(self, partition: Partition) -> None:
+        """Let a partition begin."""
+        for ends in partition.lines:
+            self.line(*sorted(ends)).partitions.append(partition)
+
+    def unite(self, partition: Partition) -> None:
+        """Let it end; the connections have to be made anew."""
+        for ends in sorted(partition.lines, key=sorted):
+            one, other = sorted(ends)
+            self.line(one, other).partitions.remove(partition)
+            self.reset(one, other)
 
     def standing(self, caller: Process, peer: str) -> bool:
         """Whether a connection stands."""
         line = self.line(caller.name.id, peer)
         server = self.processes.get(peer)
-        now = asyncio.get_running_loop().time()
-        return not line.cut and now >= line.up_at and server is not None and server.life is not None and server.serves
+        if server is None or server.life is None or not server.serves:
+            return False
+        return asyncio.get_running_loop().time() >= line.up_at and not (line.partitions and line.cut())
 
     def reset(self, one: str, other: str) -> None:
         """Break the connections between two services; they come back by themselves."""
         line = self.line(one, other)
         line.epoch += 1
         line.up_at = asyncio.get_running_loop().time() + self._chance.uniform(*UP_AGAIN)
-        for exchange in sorted(line.exchanges, key=lambda exchange: (exchange.path, exchange.end)):
+        for exchange in list(line.exchanges):
             exchange.fail()
         line.exchanges.clear()
 
@@ -160,7 +208,7 @@ class Air:
         loop = asyncio.get_running_loop()
         line = self.line(caller.name.id, server)
         exchange = Exchange(caller, self.processes[server], path, line, line.epoch, end, loop.create_future())
-        line.exchanges.add(exchange)
+        line.exchanges[exchange] = None
         if path in _LINK:
             line.heard.append((caller, exchange.server, path, body))
         self._send(exchange, body, lambda arriving: self._arrive(exchange, arriving))
@@ -170,15 +218,27 @@ class Air:
         except TimeoutError:
             raise ServiceError(ErrorCode.DEADLINE, "no answer in time") from None
         finally:
-            line.exchanges.discard(exchange)
+            line.exchanges.pop(exchange, None)
             if exchange.handlers:
                 loop.call_later(self._delay(line), exchange.abandon, context=OUTSIDE)
 
-    def replay(self, line: Line) -> bool:
-        """Send a sealed message of some time ago once more; nobody waits for the answer."""
+    def replay(self, line: Line, how: str, services: list[str]) -> bool:
+        """Send a link's message of some time ago once more; nobody waits for the answer.
+
+        `how`: as it was, altered, back to who sent it, or to another service. False where nobody was there to get it.
+        """
         if not line.heard:
             return False
-        caller, server, path, body = self._chance.choice(list(line.heard))
+        caller, server, path, body = self._chance.choice(line.heard)
+        match how:
+            case "replayed altered":
+                body = self._corrupted(body)
+            case "reflected":
+                caller, server = server, caller
+            case "redirected":
+                server = self.processes[self._chance.choice([each for each in services if each != caller.name.id])]
+        if server.life is None or not server.serves:
+            return False
         loop = asyncio.get_running_loop()
         exchange = Exchange(caller, server, path, line, line.epoch, loop.time() + 5.0, loop.create_future())
         exchange.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception(), context=OUTSIDE)
@@ -186,7 +246,8 @@ class Air:
         return True
 
     def _delay(self, line: Line) -> float:
-        return self._chance.uniform(FASTEST, SLOWEST) + line.slow
+        delay = FASTEST + (SLOWEST - FASTEST) * self._chance.random()
+        return delay + line.slow() if line.partitions else delay
 
     def _send(self, exchange: Exchange, body: bytes, arrive: Callable[[bytes], None]) -> None:
         """One way: whatever happens to a message happens here."""
@@ -194,7 +255,7 @@ class Air:
         loop = asyncio.get_running_loop()
         delays = [self._delay(exchange.line)]
         fate = self._faults.fate(exchange.path)
-        if fate:
+        if fate and fate != "answer replayed":
             self._faults.count(fate)
         match fate:
             case "lost":
@@ -218,7 +279,8 @@ class Air:
             loop.call_later(delay, self._deliver, exchange, body, arrive, context=OUTSIDE)
 
     def _deliver(self, exchange: Exchange, body: bytes, arrive: Callable[[bytes], None]) -> None:
-        if exchange.line.epoch == exchange.epoch and not exchange.line.cut:
+        line = exchange.line
+        if line.epoch == exchange.epoch and not (line.partitions and line.cut()):
             arrive(body)
 
     def _arrive(self, exchange: Exchange, body: bytes) -> None:
@@ -240,6 +302,14 @@ class Air:
         if done.cancelled() or done.exception() is not None:
             return
         status, body = done.result()
+        if exchange.path in _LINK:
+            earlier = exchange.line.answers.get(exchange.path)
+            if earlier is not None and self._faults.fate(exchange.path) == "answer replayed":
+                self._faults.count("answer replayed")
+                (status, body) = earlier
+            elif status < 300:
+                # Refusals are not sealed: transport security alone keeps them from being repeated.
+                exchange.line.answers[exchange.path] = status, body
         self._send(exchange, body, lambda arriving: self._return(exchange, status, arriving))
 
     def _return(self, exchange: Exchange, status: int, body: bytes) -> None:
@@ -247,18 +317,20 @@ class Air:
             exchange.answer.set_result((status, body))
 
     def _corrupted(self, body: bytes) -> bytes:
-        """The same message with one bit of its content changed, or cut short."""
-        try:
-            sealed = msgspec.json.decode(body, type=Sealed)
-        except msgspec.DecodeError:
-            place = self._chance.randrange(max(1, len(body)))
-            return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :] if body else b"{"
-        parts = [name for name in ("header", "clear", "secret", "tag") if getattr(sealed, name)]
-        name = self._chance.choice(parts)
-        content = bytearray(getattr(sealed, name))
-        content[self._chance.randrange(len(content))] ^= 1 << self._chance.randrange(8)
-        setattr(sealed, name, bytes(content))
-        return codec.encode(sealed)
+        """The same message with one character of one of its texts changed, or cut short.
+
+        What becomes of it does not depend on the texts themselves, which hold ciphertexts of real randomness.
+        """
+        chance = self._chance
+        content = msgspec.json.decode(body) if body else {}
+        texts = sorted(name for name, value in content.items() if isinstance(value, str) and len(value) > 4)
+        if not texts or chance.random() < 0.05:
+            return body[: len(body) // 2]
+        name = chance.choice(texts)
+        text = content[name]
+        place = chance.randrange(len(text) - 4)
+        content[name] = text[:place] + ("B" if text[place] == "A" else "A") + text[place + 1 :]
+        return msgspec.json.encode(content)
 
 
 class _Connection:
@@ -271,6 +343,9 @@ class _Connection:
 
     async def exchange(self, path: str, body: bytes, end: float) -> Answer:
         return await self._air.carry(self._caller, self.peer.name.id, path, body, end)
+
+    def expect_message(self) -> None:
+        """Nothing follows: the air itself says when a connection is lost."""
 
 
 class SimulatedCalls(TypedCalls):

@@ -27,8 +27,11 @@ from services.akms.errands import ErrandKind, Errands
 from services.akms.holding import Holding
 from services.akms.reconciling import Reconciling
 from services.ckms.relay import Relay, SendForward
-from services.ukms import copies
+from services.ukms import copies, opening
+from services.ukms.leases import Leased
+from services.ukms.opening import Opening
 from services.ukms.tables import copies as copies_table
+from services.ukms.vault import Vault
 from tests.simulator.settings import Settings
 
 
@@ -264,6 +267,53 @@ def modules_not_compared() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def gate_skipped() -> Iterator[None]:
+    """A UKMS that hands keys out after a start whether or not its store is the latest."""
+
+    async def nothing(self: Opening) -> None:
+        return None
+
+    with (
+        patch.object(opening, "is_older", lambda *arguments: False),
+        patch.object(Opening, "found_older", nothing),
+    ):
+        yield
+
+
+@contextmanager
+def lease_not_recorded() -> Iterator[None]:
+    """A UKMS that sets keys aside in memory alone: its next life sets them aside again."""
+    honest = Vault.set_aside
+
+    class Undone(Exception):
+        """Carries what was found out of a transaction that leaves no trace."""
+
+    async def issue(self: Vault, master: Any, chosen: Any) -> Any:
+        return self.opened(master, await honest(self, master, chosen))
+
+    async def set_aside(self: Vault, master: Any, chosen: Any) -> list[Leased]:
+        now = self._clock()
+
+        def look(connection: Any) -> None:
+            raise Undone(copies.issue(connection, master, chosen, now))
+
+        try:
+            await self._store.write(look)
+        except Undone as undone:
+            found = undone.args[0]
+        return [Leased(stored, found[stored.key_id]) for stored in chosen]
+
+    with patch.object(Vault, "issue", issue), patch.object(Vault, "set_aside", set_aside):
+        yield
+
+
+@contextmanager
+def answered_before_safe() -> Iterator[None]:
+    """Honest services on disks that call data safe which a power cut takes away."""
+    yield
+
+
 def _calm(**options: Any) -> Callable[[], Settings]:
     return lambda: Settings(**{"seconds": 8.0, "requests": 3.0, "settle": 12.0, **options})
 
@@ -300,4 +350,22 @@ VARIANTS = [
     ),
     Variant("slave served twice", slave_served_twice, _calm(), frozenset({"one-delivery"})),
     Variant("modules not compared", modules_not_compared, _calm(modules=5.0), frozenset({"whole"})),
+    Variant(
+        "gate skipped",
+        gate_skipped,
+        _calm(put_back=1.0, harmed="ukms-1", pairs=4, requests=8.0, seconds=15.0, buffer_minimum=8),
+        frozenset({"one-delivery"}),
+    ),
+    Variant(
+        "lease not recorded",
+        lease_not_recorded,
+        _calm(crash=2.0, pairs=2, requests=12.0, buffer_minimum=48, seconds=15.0),
+        frozenset({"one-delivery"}),
+    ),
+    Variant(
+        "answered before safe",
+        answered_before_safe,
+        _calm(lazy_disks=True, crash=1.5, seconds=12.0),
+        frozenset({"once", "whole", "one-delivery", "there", "held", "same", "counted"}),
+    ),
 ]

@@ -1,13 +1,20 @@
-"""What goes wrong, at which moment: drawn by the seed, counted by kind."""
+"""What goes wrong, at which moment: drawn by the seed, counted by kind.
+
+Counted is what hit something: a message that was under way, a process that ran, a key that differed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
+from itertools import combinations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from tests.simulator.air import Partition
 from tests.simulator.loop import Died, Life
 from tests.simulator.settings import Settings
 
@@ -17,6 +24,11 @@ if TYPE_CHECKING:
 
 REVIVED = (0.2, 4.0)
 """Seconds until a process that died is started again."""
+
+GIVEN_UP = 1.0
+"""Seconds after which connections to a process that stands still are given up."""
+
+NAMES = {"before": "crashed before commit", "within": "power cut within commit", "after": "crashed after commit"}
 
 
 class Injector:
@@ -33,15 +45,19 @@ class Injector:
         for kind, probability in settings.messages.items():
             total += probability
             self._limits.append((total, kind))
+        self._partitions: list[Partition] = []
+        self._frozen: list[Life] = []
         self._world: World
         self._harmable = ""
 
     def join(self, world: World) -> None:
         """Learn the network."""
         self._world = world
-        self._harmable = self._chance.choice([service for service in world.services if not service.startswith("aaa")])
+        drawn = self._chance.choice([service for service in world.services if not service.startswith("aaa")])
+        self._harmable = self._settings.harmed or drawn
         for process in world.processes.values():
-            process.disk.on_commit = lambda process=process: world.oracle.committed(process)  # type: ignore[misc]
+            process.disk.on_commit = partial(world.oracle.committed, process)
+        self._next_strike()
 
     def fate(self, path: str) -> str:
         """See `air.Faults`."""
@@ -58,15 +74,16 @@ class Injector:
         self.counts[kind] += 1
 
     def commit(self, process: SimulatedProcess, when: str, life: Life) -> bool:
-        """A process is about to commit, or has: it may die, or its disk may fail."""
+        """A process is about to commit, in the midst of it, or has: it may die, or its disk may fail."""
         if not life.alive:
             raise Died(process.name.id)
         if not self.active:
             return False
         if self._settings.crash_at_commit and self._chance.random() < self._settings.crash_at_commit:
-            self._kill(process, f"crashed {when} commit")
+            self._kill(process, NAMES[when])
             raise Died(process.name.id)
-        if self._settings.disk_failure and self._chance.random() < self._settings.disk_failure:
+        failure = self._settings.disk_failure
+        if when != "within" and failure and self._chance.random() < failure:
             self.count(f"disk failed {when} commit")
             return True
         return False
@@ -78,6 +95,7 @@ class Injector:
             (settings.crash, self._crash),
             (settings.put_back, self._put_back),
             (settings.lose, self._lose),
+            (settings.freeze, self._freeze),
             (settings.partition, self._partition),
             (settings.clock, self._clock),
             (settings.modules, self._modules),
@@ -89,12 +107,13 @@ class Injector:
     def heal(self) -> None:
         """Nothing goes wrong any more; what is broken is mended."""
         self.active = False
-        for line in self._world.air.lines.values():
-            line.cut = False
-            line.slow = 0.0
+        self._world.loop.strike_at = None
+        for partition in list(self._partitions):
+            self._join_again(partition)
+        for life in self._frozen:
+            self._world.loop.thaw(life)
         for plan in self._world.plans.values():
-            plan.modules.stopped = False
-            plan.modules.disagree = plan.modules.forget = 0
+            plan.modules.heal()
         for process in self._world.processes.values():
             process.revive()
 
@@ -107,15 +126,60 @@ class Injector:
     def _some(self) -> SimulatedProcess:
         return self._world.processes[self._chance.choice(self._world.services)]
 
+    # Processes
+
     def _kill(self, process: SimulatedProcess, kind: str) -> None:
-        self.count(kind)
-        process.crash()
+        if process.life is not None:
+            self.count(kind)
+            process.crash()
         self._world.later(self._chance.uniform(*REVIVED), process.revive)
 
     def _crash(self) -> None:
         process = self._some()
         if process.life is not None:
             self._kill(process, "crashed")
+
+    def _next_strike(self) -> None:
+        """The step at which the next process dies, whichever is about to take it."""
+        if self._settings.crash_at_step:
+            steps = self._chance.expovariate(self._settings.crash_at_step)
+            self._world.loop.strike_at = self._world.loop.steps + math.ceil(steps)
+            self._world.loop.strike = self._strike
+
+    def _strike(self, life: Life) -> None:
+        process = self._world.processes.get(life.service)
+        if process is not None and process.life is life:
+            self._kill(process, "crashed at a step")
+            self._next_strike()
+
+    def _freeze(self) -> None:
+        life = self._some().life
+        if life is None or life.frozen:
+            return
+        self.count("process frozen")
+        life.frozen = True
+        self._frozen.append(life)
+        seconds = self._chance.choice((0.1, 1.0, 4.0, 15.0))
+        self._world.later(seconds, self._world.loop.thaw, life)
+        if seconds > GIVEN_UP:
+            self._world.later(GIVEN_UP, self._world.air.gone, life.service)
+
+    def _clock(self) -> None:
+        process = self._some()
+        if process.life is None:
+            return
+        match self._chance.choice(("step", "step", "drift", "monotonic")):
+            case "step":
+                process.step_wall(self._chance.choice((-30.0, -2.0, 0.5, 3.0, 40.0)))
+                self.count("clock stepped")
+            case "drift":
+                process.drift_wall(self._chance.uniform(0.999, 1.001))
+                self.count("clock drifts")
+            case _:
+                process.drift(self._chance.uniform(0.999, 1.001))
+                self.count("monotonic clock drifts")
+
+    # Disks
 
     def _keep_copy(self) -> None:
         self._world.processes[self._harmable].disk.keep_copy()
@@ -133,60 +197,48 @@ class Injector:
         process.disk.lose(self._chance.randbytes(16).hex(), self._world.loop.time())
         self.count("store lost")
 
+    # Between processes
+
     def _partition(self) -> None:
-        lines = self._world.air.lines
-        if not lines:
-            return
-        ends = self._chance.choice(sorted(lines, key=sorted))
-        line = lines[ends]
-        self.count("partition")
-        if self._chance.random() < 0.3:
-            line.slow = self._chance.uniform(0.05, 1.0)
-        else:
-            line.cut = True
-        seconds = self._chance.choice((0.5, 3.0, 12.0))
-        one, other = sorted(ends)
+        """One line, one service, or the network in two parts; cut, or slow."""
+        chance, services = self._chance, list(self._world.services)
+        match chance.choice(("line", "line", "service", "parts")):
+            case "line":
+                cut = [chance.choice(sorted(self._world.air.lines, key=sorted) or [frozenset(services[:2])])]
+            case "service":
+                alone = chance.choice(services)
+                cut = [frozenset((alone, other)) for other in services if other != alone]
+            case _:
+                part = set(chance.sample(services, len(services) // 2))
+                cut = [frozenset(pair) for pair in combinations(services, 2) if len(part & set(pair)) == 1]
+        slow = chance.uniform(0.05, 1.0) if chance.random() < 0.3 else 0.0
+        partition = Partition(frozenset(cut), slow, partial(self.count, "line slowed" if slow else "partition"))
+        self._world.air.divide(partition)
+        self._partitions.append(partition)
+        self._world.later(chance.choice((0.5, 3.0, 12.0)), self._join_again, partition)
 
-        def end() -> None:
-            line.cut = False
-            line.slow = 0.0
-            self._world.air.reset(one, other)
-
-        self._world.later(seconds, end)
-
-    def _clock(self) -> None:
-        process = self._some()
-        if self._chance.random() < 0.5:
-            step = self._chance.choice((-30.0, -2.0, 0.5, 3.0, 40.0))
-            process.wall_offset += step
-            process.wall_stepped += abs(step)
-            self.count("clock stepped")
-        else:
-            before = process.wall()
-            process.wall_rate = self._chance.uniform(0.999, 1.001)
-            process.wall_offset += before - process.wall()
-            self.count("clock drifts")
+    def _join_again(self, partition: Partition) -> None:
+        if partition in self._partitions:
+            self._partitions.remove(partition)
+            self._world.air.unite(partition)
 
     def _modules(self) -> None:
         pair = self._chance.choice(list(self._world.plans.values())).modules
-        kind = self._chance.choice(("overflow", "disagree", "forget", "stop"))
-        self.count(f"modules {kind}")
-        match kind:
+        match self._chance.choice(("overflow", "disagree", "forget", "silence", "stop")):
             case "overflow":
                 pair.overflow()
             case "disagree":
                 pair.disagree += self._chance.randrange(1, 5)
             case "forget":
                 pair.forget += self._chance.randrange(1, 5)
-            case "stop":
-                pair.stopped = True
-
-                def again() -> None:
-                    pair.stopped = False
-
-                self._world.later(self._chance.uniform(0.2, 6.0), again)
+            case "silence":
+                pair.silent += 1
+            case _:
+                pair.stop()
+                self._world.later(self._chance.uniform(0.2, 6.0), pair.go_on)
 
     def _replay(self) -> None:
         lines = [line for _, line in sorted(self._world.air.lines.items(), key=lambda item: sorted(item[0]))]
-        if lines and self._world.air.replay(self._chance.choice(lines)):
-            self.count("replayed")
+        how = self._chance.choice(("replayed", "replayed", "replayed altered", "reflected", "redirected"))
+        if lines and self._world.air.replay(self._chance.choice(lines), how, list(self._world.services)):
+            self.count(how)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -33,16 +33,20 @@ class Life:
     def __init__(self, service: str) -> None:
         self.service = service
         self.alive = True
+        self.frozen = False
+        """Whether it stands still."""
+        self.held: list[Any] = []
+        """What would have run meanwhile."""
         self.context = contextvars.copy_context()
         self.context.run(_LIFE.set, self)
-        self._asked: set[asyncio.Future[Any]] = set()
+        self._asked: dict[asyncio.Future[Any], None] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         """What runs, or ran when it ended: nobody else may hold it, and it must not be collected half done."""
 
     def end(self) -> None:
         """Stop at once; whoever waits for an answer hears that the connection is gone."""
         self.alive = False
-        for future in self._asked:
+        for future in list(self._asked):
             if not future.done():
                 future.set_exception(Died(self.service))
         self._asked.clear()
@@ -56,10 +60,10 @@ class Life:
             future.set_exception(Died(self.service))
             return future
         task = loop.create_task(work, context=self.context)
-        self._asked.add(future)
+        self._asked[future] = None
 
         def done(task: asyncio.Task[Result]) -> None:
-            self._asked.discard(future)
+            self._asked.pop(future, None)
             if future.done():
                 return
             if task.cancelled():
@@ -88,18 +92,37 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._chance = chance
         self._now = 1_000.0
         self._since = 0
+        self._numbers = 0
         self.steps = 0
         """Callbacks run."""
         self.reviving = False
+        self.strike_at: int | None = None
+        """At this step or the next of a life `strike` is told of that life, before it."""
+        self.strike: Callable[[Life], None] = lambda life: None
         self._dropped: list[Any] = []
         self.set_exception_handler(lambda loop, context: None)
         self.set_task_factory(_task)
+
+    def thaw(self, life: Life) -> None:
+        """Let a life that stood still go on."""
+        life.frozen = False
+        cast(Any, self)._ready.extend(life.held)
+        life.held.clear()
 
     def revive(self) -> None:
         """Let what belongs to ended lives run again, so that it can be cleaned up."""
         self.reviving = True
         cast(Any, self)._ready.extend(self._dropped)
         self._dropped.clear()
+
+    def next_number(self) -> int:
+        """The number of the next task or future."""
+        self._numbers += 1
+        return self._numbers
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """See `AbstractEventLoop`."""
+        return _Future(self.next_number(), loop=self)
 
     def time(self) -> float:
         """Seconds; simulated."""
@@ -126,9 +149,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             if handle._cancelled:
                 continue
             life = handle._context.get(_LIFE)
-            if life is not None and not life.alive and not self.reviving:
-                self._dropped.append(handle)
-                continue
+            if life is not None and not self.reviving:
+                if self.strike_at is not None and self.steps >= self.strike_at and life.alive:
+                    self.strike(life)
+                if not life.alive:
+                    self._dropped.append(handle)
+                    continue
+                if life.frozen:
+                    life.held.append(handle)
+                    continue
             self.steps += 1
             handle._run()
         if self.steps - self._since > STEPS_WITHOUT_TIME:
@@ -138,11 +167,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Tasks that could go on are taken in any order; plain callbacks keep theirs, as asyncio promises."""
         if len(batch) < 2:
             return batch
-        places = [place for place, handle in enumerate(batch) if _is_task(handle)]
+        numbers = [_number(handle) for handle in batch]
+        places = [place for place, number in enumerate(numbers) if number]
         if len(places) > 1:
-            moved = [batch[place] for place in places]
+            # In the order of their making first: a set of tasks has another order in every run.
+            moved = sorted(places, key=lambda place: numbers[place])
             self._chance.shuffle(moved)
-            for place, handle in zip(places, moved, strict=True):
+            for place, handle in zip(places, [batch[place] for place in moved], strict=True):
                 batch[place] = handle
         return batch
 
@@ -157,8 +188,30 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         super().close()
 
 
+class _Task(asyncio.Task[Any]):
+    """A task with a number, by which sets of tasks have the same order in every run."""
+
+    def __init__(self, work: Any, number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(work, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Future(asyncio.Future[Any]):
+    """A future with a number."""
+
+    def __init__(self, number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(**options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 def _task(loop: asyncio.AbstractEventLoop, work: Any, context: contextvars.Context | None = None) -> asyncio.Task[Any]:
-    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
+    task = _Task(work, cast(SimulatedLoop, loop).next_number(), loop=loop, context=context)
     life = (context or contextvars.copy_context()).get(_LIFE)
     if life is not None:
         life.tasks.add(task)
@@ -166,6 +219,7 @@ def _task(loop: asyncio.AbstractEventLoop, work: Any, context: contextvars.Conte
     return task
 
 
-def _is_task(handle: Any) -> bool:
+def _number(handle: Any) -> int:
+    """The number of the task that this steps or wakes; 0 where it is no task."""
     owner = getattr(handle._callback, "__self__", None)
-    return isinstance(owner, asyncio.Task) or type(handle._callback).__name__ == "TaskStepMethWrapper"
+    return owner.number if isinstance(owner, _Task) else 0

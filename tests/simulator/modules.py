@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from keyhaul.keys.etsi014 import KEYS_NOT_FOUND, Key, KeyContainer, Status
@@ -18,17 +18,21 @@ CAPACITY = 4_096
 class ModulePair:
     """What both modules of a link have in common."""
 
-    def __init__(self, chance: Random, rate: float) -> None:
+    def __init__(self, chance: Random, rate: float, count: Callable[[str], None]) -> None:
         self._chance = chance
         self._rate = rate
+        self._count = count
         self._stock = 400.0
         self._since = 0.0
         self.waiting: dict[uuid.UUID, bytes] = {}
-        self.stopped = False
+        self._stopped = False
+        self._stop_felt = False
         self.disagree = 0
         """Keys still to come that differ between the ends."""
         self.forget = 0
         """Keys still to come that the other end never has."""
+        self.silent = 0
+        """Requests still to come that are carried out and not answered."""
 
     def stored(self, now: float) -> int:
         """Keys that can be had."""
@@ -41,26 +45,61 @@ class ModulePair:
         if number > self.stored(now):
             raise Etsi014Error(503, "no keys", 1.0)
         self._stock -= number
-        keys = [
-            Key(uuid.UUID(bytes=self._chance.randbytes(16), version=4), self._chance.randbytes(size // 8))
-            for _ in range(number)
-        ]
-        for key in keys:
+        length = size // 8
+        bits = self._chance.randbytes(number * (16 + length))
+        keys = []
+        for place in range(0, len(bits), 16 + length):
+            key_id = uuid.UUID(bytes=bits[place : place + 16], version=4)
+            key = bits[place + 16 : place + 16 + length]
+            keys.append(Key(key_id, key))
             if self.forget:
                 self.forget -= 1
+                self._count("modules forget a key")
                 continue
-            bits = key.key
             if self.disagree:
                 self.disagree -= 1
-                bits = self._chance.randbytes(len(bits))
-            self.waiting[key.key_ID] = bits
+                self._count("modules disagree on a key")
+                key = self._chance.randbytes(length)
+            self.waiting[key_id] = key
             if len(self.waiting) > CAPACITY:
                 del self.waiting[next(iter(self.waiting))]
         return keys
 
     def overflow(self) -> None:
         """Everything that waits for the other end drops out."""
+        if self.waiting:
+            self._count("modules overflow")
         self.waiting.clear()
+
+    def stop(self) -> None:
+        """Neither answers."""
+        self._stopped = True
+        self._stop_felt = False
+
+    def go_on(self) -> None:
+        """Both answer again."""
+        self._stopped = False
+
+    def heal(self) -> None:
+        """Nothing is wrong with them any more."""
+        self._stopped = False
+        self.disagree = self.forget = self.silent = 0
+
+    def reach(self) -> None:
+        """A request or an answer passes, unless the modules stopped."""
+        if self._stopped:
+            if not self._stop_felt:
+                self._count("modules stop")
+            self._stop_felt = True
+            raise Etsi014Unreachable("away")
+
+    def answer(self) -> None:
+        """What was asked is done; the answer may be lost."""
+        self.reach()
+        if self.silent:
+            self.silent -= 1
+            self._count("modules lose an answer")
+            raise Etsi014Unreachable("no answer")
 
 
 class SimulatedModule:
@@ -78,7 +117,9 @@ class SimulatedModule:
     async def get_key(self, slave: str, *, number: int, size: int | None, deadline: float) -> KeyContainer:
         """See `Client014`."""
         now = await self._pass()
-        return KeyContainer(self._pair.make(number, size or KEY_SIZE, now))
+        keys = self._pair.make(number, size or KEY_SIZE, now)
+        self._pair.answer()
+        return KeyContainer(keys)
 
     async def get_key_with_ids(self, master: str, ids: Sequence[uuid.UUID], *, deadline: float) -> KeyContainer:
         """See `Client014`."""
@@ -87,11 +128,11 @@ class SimulatedModule:
             raise Etsi014Error(400, KEYS_NOT_FOUND)
         keys = KeyContainer([Key(each, self._pair.waiting.pop(each)) for each in ids])
         await self._pass()
+        self._pair.answer()
         return keys
 
     async def _pass(self) -> float:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._chance.uniform(0.0005, 0.003))
-        if self._pair.stopped:
-            raise Etsi014Unreachable("away")
+        self._pair.reach()
         return loop.time()

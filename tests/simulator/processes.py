@@ -40,7 +40,9 @@ from services.ukms.access import Akms, Deliveries
 from services.ukms.buffers import Policy
 from services.ukms.kme import Kme
 from services.ukms.metrics import Metrics
+from services.ukms.opening import Opening
 from services.ukms.schema import SCHEMA as UKMS_SCHEMA
+from services.ukms.standing import Standing
 from services.ukms.supply import Supply
 from services.ukms.terms import Terms as UserTerms
 from services.ukms.upkeep import Upkeep
@@ -49,6 +51,7 @@ from tests.simulator.air import Server, SimulatedCalls
 from tests.simulator.disk import Disk, SimulatedStore
 from tests.simulator.loop import Died, Life
 from tests.simulator.modules import SimulatedModule
+from tests.simulator.shortcuts import CheapCertificate, CheapSigningKey, signing_key
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -62,18 +65,19 @@ def name(service: str) -> ServiceName:
     return ServiceName(DOMAIN, Role(role), NodeId(node))
 
 
-@functools.cache
-def private_key(service: str) -> MLDSA65PrivateKey:
+def private_key(service: str, *, cheap: bool) -> MLDSA65PrivateKey:
     """Every service has one key here, the same in every run."""
-    return MLDSA65PrivateKey.from_seed_bytes(service.encode().ljust(32, b"."))
+    return signing_key(service.encode().ljust(32, b"."), cheap=cheap)
 
 
 @functools.cache
-def certificate(service: str) -> x509.Certificate:
+def certificate(service: str, *, cheap: bool) -> x509.Certificate:
     """Its certificate."""
+    key = private_key(service, cheap=cheap)
+    if isinstance(key, CheapSigningKey):
+        return cast(x509.Certificate, CheapCertificate(key.public_key()))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, service)])
     start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    key = private_key(service)
     builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1, start, start + datetime.timedelta(days=1))
     return builder.sign(key, None)
 
@@ -119,7 +123,7 @@ class SimulatedProcess:
         self.world = world
         self.name = name(service)
         self.chance = Random(f"{world.seed} {service}")
-        self.disk = Disk(self.metadata, self.chance.randbytes(16).hex())
+        self.disk = Disk(self.metadata, self.chance.randbytes(16).hex(), lazy=world.settings.lazy_disks)
         self.life: Life | None = None
         self.server: Server | None = None
         self.serves = False
@@ -128,9 +132,10 @@ class SimulatedProcess:
         self.runtime: SimulatedRuntime
         self.store: SimulatedStore
         self.routes: Routes
-        self.wall_offset = 0.0
-        self.wall_rate = 1.0
-        self.monotonic_rate = 1.0
+        self._wall_offset = 1_790_000_000.0
+        self._wall_rate = 1.0
+        self._clock_offset = 0.0
+        self._clock_rate = 1.0
         self.wall_stepped = 0.0
         """Seconds by which the wall clock was ever put forward or back, in all."""
 
@@ -140,11 +145,28 @@ class SimulatedProcess:
 
     def clock(self) -> float:
         """Monotonic seconds of this node."""
-        return asyncio.get_running_loop().time() * self.monotonic_rate
+        return asyncio.get_running_loop().time() * self._clock_rate + self._clock_offset
 
     def wall(self) -> float:
         """Seconds since 1970, as this node believes."""
-        return 1_790_000_000.0 + asyncio.get_running_loop().time() * self.wall_rate + self.wall_offset
+        return asyncio.get_running_loop().time() * self._wall_rate + self._wall_offset
+
+    def step_wall(self, seconds: float) -> None:
+        """Put the wall clock forward or back."""
+        self._wall_offset += seconds
+        self.wall_stepped += abs(seconds)
+
+    def drift_wall(self, rate: float) -> None:
+        """Let the wall clock go at another rate from now on."""
+        before = self.wall()
+        self._wall_rate = rate
+        self._wall_offset += before - self.wall()
+
+    def drift(self, rate: float) -> None:
+        """Let the monotonic clock go at another rate from now on."""
+        before = self.clock()
+        self._clock_rate = rate
+        self._clock_offset += before - self.clock()
 
     def start(self) -> None:
         """Begin a life."""
@@ -164,6 +186,7 @@ class SimulatedProcess:
             return
         self.life.end()
         self.life = None
+        self.disk.power_cut()
         self.serves = False
         self.world.air.gone(self.name.id)
 
@@ -206,7 +229,7 @@ class SimulatedProcess:
         added = links.add(
             section,
             self.calls(neighbour),
-            private_key(neighbour).public_key(),
+            self.world.private_key(neighbour).public_key(),
             SimulatedModule(plan.modules, self.chance),
         )
         return cast(Link, added)
@@ -217,7 +240,7 @@ class SimulatedProcess:
             self.name,
             self.routes,
             self.store,
-            private_key(self.name.id),
+            self.world.private_key(self.name.id),
             self.runtime,
             source=self.source,
             clock=self.clock,
@@ -275,7 +298,8 @@ class AaaProcess(SimulatedProcess):
             connection.execute(aaa_schema.counters.insert(), rows)
             replace(connection, parse(world.directory.encode(), Path("directory.toml")), 0)
 
-        self.disk.transact(fill)
+        for _, error in self.disk.transact(fill):
+            assert error is None
 
     async def begin(self) -> None:
         """See `AaaRole`."""
@@ -283,7 +307,7 @@ class AaaProcess(SimulatedProcess):
         service = AaaService(
             cast(Any, self.store),
             policy,
-            private_key("grants"),
+            self.world.private_key("grants"),
             3_600.0,
             self.runtime,
             source=self.source,
@@ -363,8 +387,8 @@ class AkmsProcess(SimulatedProcess):
             self.calls(f"ckms-{self.name.node}"),
             self.calls(world.aaa),
             peers,
-            private_key("grants").public_key(),
-            private_key(own),
+            world.private_key("grants").public_key(),
+            world.private_key(own),
             self.runtime,
             source=self.source,
             clock=self.clock,
@@ -391,7 +415,8 @@ class UkmsProcess(SimulatedProcess):
         link = self.add_link(links, akms_id)
         metrics = Metrics(self.runtime.registry)
         vault = Vault(self.store, self.wall)
-        akms = self.akms = Akms(link)
+        standing = Standing(self.store)
+        akms = self.akms = Akms(link, standing)
         terms = UserTerms(self.store, akms.describe, self.wall)
         supply = Supply(
             vault,
@@ -401,12 +426,15 @@ class UkmsProcess(SimulatedProcess):
             metrics,
             source=self.source,
             clock=self.wall,
+            expecting=link.expecting,
         )
-        kme = Kme(KmeId(f"kme-{self.name.node}"), terms, supply, vault, metrics, patience=10.0, clock=self.wall)
-        upkeep = Upkeep(vault, akms, supply, metrics, self.runtime.alarm)
+        name = KmeId(f"kme-{self.name.node}")
+        kme = Kme(name, terms, supply, vault, metrics, standing, patience=10.0, clock=self.wall)
+        opening = Opening(self.store, akms, standing, supply, terms, metrics, self.runtime.alarm)
+        upkeep = Upkeep(vault, akms, supply, standing, opening, metrics, self.runtime.alarm)
         await terms.load()
-        await supply.load()
-        Deliveries(supply, terms, vault).serve(link)
+        Deliveries(supply, terms, vault, standing).serve(link)
+        links.on_store_older(link.id, opening.found_older)
         links.on_session(lambda _link: upkeep.new_session())
         self.runtime.task(supply.run(), "supply")
         self.runtime.task(upkeep.run(), "upkeep")

@@ -49,15 +49,21 @@ class Users:
             and not master.startswith("stolen")
         ]
 
+    def pairs_of_sites(self) -> list[tuple[str, str]]:
+        """A master and a slave for every two sites that share keys, either way."""
+        return list({(_site(master), _site(slave)): (master, slave) for master, slave in self.pairs()}.values())
+
     async def run(self) -> None:
         """Ask for keys at random until cancelled."""
         pairs = self.pairs()
+        if self._world.settings.pairs:
+            pairs = self._chance.sample(pairs, self._world.settings.pairs)
         while True:
             await asyncio.sleep(self._chance.expovariate(self._world.settings.requests))
             master, slave = self._chance.choice(pairs)
             slaves = [slave]
             if master.startswith("first") and self._chance.random() < 0.2:
-                others = [other for one, other in pairs if one == master and other != slave]
+                others = [other for one, other in self.pairs() if one == master and other != slave]
                 slaves.append(self._chance.choice(others))
             self._begin(self._share(master, slaves))
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+
 from tests.simulator.air import Air
 from tests.simulator.loop import OUTSIDE, SimulatedLoop
 from tests.simulator.modules import ModulePair
 from tests.simulator.oracle import Oracle
-from tests.simulator.processes import ROLES, SimulatedProcess, UkmsProcess, certificate
+from tests.simulator.processes import ROLES, SimulatedProcess, UkmsProcess, certificate, private_key
 from tests.simulator.settings import Settings
 
 LINKS = (
@@ -111,7 +114,7 @@ class World:
         self.allowance = settings.allowance
         self.cn_minimum = settings.cn_minimum
         self.buffer_minimum = settings.buffer_minimum
-        self.air = Air(Random(f"{seed} air"), faults, certificate)
+        self.air = Air(Random(f"{seed} air"), faults, functools.partial(certificate, cheap=settings.cheap))
         self.plans: dict[frozenset[str], LinkPlan] = {}
         for one, other in LINKS:
             self.plans[frozenset((one, other))] = self._plan(one, other)
@@ -120,6 +123,10 @@ class World:
         }
         self.air.processes.update(self.processes)
         faults.join(self)
+
+    def private_key(self, service: str) -> MLDSA65PrivateKey:
+        """A service's signing key."""
+        return private_key(service, cheap=self.settings.cheap)
 
     def plan(self, one: str, other: str) -> LinkPlan:
         """The link between two services."""
@@ -152,10 +159,12 @@ class World:
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until something holds; False when it did not in so many simulated seconds."""
         end = self.loop.time() + seconds
+        pause = 0.1
         while not condition():
             if self.loop.time() > end:
                 return False
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)
         return True
 
     def _plan(self, one: str, other: str) -> LinkPlan:
@@ -163,7 +172,9 @@ class World:
         suites = chance.choice((["aes-256-gcm", "otp"], ["otp", "aes-256-gcm"], ["otp"]))
         floor = "otp" if suites == ["otp"] else "aes-256-gcm"
         pool = chance.choice((16_384, 65_536))
-        modules = ModulePair(Random(f"{self.seed} {one} {other}"), rate=chance.choice((50.0, 400.0)))
+        modules = ModulePair(
+            Random(f"{self.seed} {one} {other}"), rate=chance.choice((50.0, 400.0)), count=self.faults.count
+        )
         return LinkPlan(
             id=f"{one}-{other}",
             initiator=one,

@@ -41,4 +41,6 @@ def missing(facts: dict[str, Any] | None) -> str:
     connected = facts.get("connected")
     if isinstance(connected, dict) and not all(connected.values()):
         return "not connected to " + ", ".join(sorted(name for name, stands in connected.items() if not stands))
+    if facts.get("open") is False:
+        return "waits for its AKMS"
     return ""

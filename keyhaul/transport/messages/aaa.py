@@ -17,6 +17,9 @@ class Authorise(Message, kw_only=True):
     """Service id of the UKMS that verified the master."""
     master: str
     slaves: list[str]
+    request: str = ""
+    """32 hexadecimal digits, the same when an AKMS asks again because no answer came: what was promised in an
+    answer that it never got is taken back."""
 
 
 class Grant(msgspec.Struct, omit_defaults=True):
@@ -46,6 +49,14 @@ class Grant(msgspec.Struct, omit_defaults=True):
     epoch: int
     """AAA's counter: an AKMS that knows a newer epoch refuses grants that are too many epochs behind."""
     target_kme: str
+    contract: str = ""
+    """Whose rate and share this counts to; empty: the master's own."""
+    rate: float = 0.0
+    """Keys a second that the asking AKMS lets the contract have; 0: no limit."""
+    burst: int = 0
+    """Keys at once."""
+    weight: int = 1
+    """The contract's share beside others where they queue for the same."""
 
 
 class SignedGrant(Message, kw_only=True):

@@ -27,6 +27,8 @@ class RequestKeys(Message, kw_only=True):
     """Bits of each key."""
     purpose: Purpose
     remaining_ms: int
+    generation: int = 0
+    """Of the UKMS's store, as in `Report`."""
 
 
 class Describe(Message, kw_only=True):
@@ -82,6 +84,8 @@ class Held(Message, kw_only=True):
     batch: str
     store: str
     """32 hexadecimal digits: the identity of the UKMS's store; a new one means that what was held is lost."""
+    generation: int = 0
+    """Of the UKMS's store, as in `Report`."""
 
 
 class DeliveryFailed(Message, kw_only=True):
@@ -110,10 +114,26 @@ class Revoked(Message, kw_only=True):
 
 
 class Report(Message, kw_only=True):
-    """UKMS to AKMS after every new session: the identity of its store and the batches it holds unsettled."""
+    """UKMS to AKMS: the identity of its store, how far that is, and the batches it holds unsettled.
+
+    It goes out after every new session, and while keys are handed out of which no other message tells.
+    """
 
     store: str
     unsettled: list[str]
+    generation: int = 0
+    """Of the store: greater after every durable change and every start; 0: it does not tell."""
+    inquiry: bool = False
+    """Only asks what the AKMS knows of the store, before this UKMS hands anything out: nothing is recorded."""
+
+
+class Reported(Message, kw_only=True):
+    """What the AKMS knew of this UKMS's store before the report."""
+
+    store: str = ""
+    """Its identity; empty where the AKMS knows none, or does not tell."""
+    generation: int = 0
+    """The greatest that the UKMS told of this store."""
 
 
 class States(Message, kw_only=True):

@@ -129,6 +129,8 @@ class VoidKeys(Message, kw_only=True):
 
     batch: str
     key_ids: list[UUID] = []
+    request: str = ""
+    """Between AKMSs, where the caller knows it: the asker's request that the batch answered."""
 
 
 class Voided(Message, kw_only=True):
@@ -138,12 +140,16 @@ class Voided(Message, kw_only=True):
     issued: list[UUID] = []
     store: str = ""
     """A UKMS's answer: the identity of its store, as in `access.Held`; empty where it does not tell."""
+    generation: int = 0
+    """A UKMS's answer: that of its store, as in `access.Report`."""
 
 
 class Query(Message, kw_only=True):
     """What do you know of these batches?"""
 
     batches: list[str]
+    requests: list[str] = []
+    """Between AKMSs, where the caller knows them: the asker's requests that the batches answered, in order."""
 
 
 class QueryReply(Message, kw_only=True):
@@ -157,3 +163,45 @@ class Withdraw(Message, kw_only=True):
 
     batch: str
     key_ids: list[UUID]
+
+
+class Shared(Message, kw_only=True):
+    """Which batches do we two share: released, their lives not over? Their names in order, from the one after this."""
+
+    after: str = ""
+
+
+class SharedBatches(Message, kw_only=True):
+    """A page of names; an empty one is the end."""
+
+    batches: list[str]
+
+
+class Records(Message, kw_only=True):
+    """The caller has lost its records of these shared batches."""
+
+    batches: list[str]
+
+
+class SharedRecord(msgspec.Struct, omit_defaults=True):
+    """What one AKMS has on record of a batch that it shares with the caller; no key bits."""
+
+    batch: str
+    made_here: bool
+    """Whether the callee made the batch, and the caller asked for it; or the other way round."""
+    grant: str
+    master: str
+    slaves: list[str]
+    service_class: str
+    size: int
+    key_ids: list[UUID]
+    left_ms: int
+    """What is left of the slave copies' lifetime."""
+    request: str = ""
+    """The asker's request, where the callee made the batch."""
+
+
+class RecordsReply(Message, kw_only=True):
+    """The records of those that are shared."""
+
+    records: list[SharedRecord]

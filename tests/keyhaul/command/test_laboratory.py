@@ -27,6 +27,8 @@ from keyhaul.command.laboratory.processes import Process
         ({"ready": True, "links": {"1-2": True, "2-3": False}}, "1 of 2 links down"),
         ({"ready": True, "links": {"1-2": True}, "connected": {"aaa-dc": False}}, "not connected to aaa-dc"),
         ({"ready": True, "links": {}, "connected": {}}, ""),
+        ({"ready": True, "links": {"1-2": True}, "open": False}, "waits for its AKMS"),
+        ({"ready": True, "links": {"1-2": True}, "open": True}, ""),
     ],
 )
 def test_what_is_missing_until_a_service_serves_fully(facts: dict[str, Any] | None, missing: str) -> None:

@@ -120,6 +120,9 @@ def test_links_are_listed_and_shown_at_both_ends(directory: Path) -> None:
     shown = json.loads(CliRunner().invoke(link, ["show", names[0], "--network", str(directory), "--json"]).stdout)
     assert len(shown["ends"]) == len(shown["modules"]) == 2
     assert CliRunner().invoke(link, ["list", "--network", str(directory)]).exit_code == 0
+    told = CliRunner().invoke(link, ["show", names[0], "--network", str(directory)]).stdout
+    assert [told.count(label) for label in ("  state ", "  pad for payload ", "  key rate ")] == [2, 2, 2]
+    assert "_total" not in told
 
 
 def test_a_link_is_cut_degraded_and_restored_at_both_ends(directory: Path) -> None:
@@ -129,13 +132,19 @@ def test_a_link_is_cut_degraded_and_restored_at_both_ends(directory: Path) -> No
         shown = CliRunner().invoke(link, ["show", name, "--network", str(directory), "--json"])
         return [module["cut"] for module in json.loads(shown.stdout)["modules"]]
 
+    def states() -> list[str]:
+        listed = CliRunner().invoke(link, ["list", "--network", str(directory), "--json"])
+        return [end["state"] for end in json.loads(listed.stdout)["links"] if end["link"] == name]
+
     assert CliRunner().invoke(link, ["cut", name, "--network", str(directory)]).exit_code == 0
     assert modules() == [True, True]
+    assert states() == ["cut", "cut"]
     assert CliRunner().invoke(link, ["restore", name, "--network", str(directory)]).exit_code == 0
     degraded = CliRunner().invoke(link, ["degrade", name, "--qber", "0.04", "--network", str(directory), "--json"])
     assert len(json.loads(degraded.stdout)["services"]) == 2
     assert CliRunner().invoke(link, ["restore", name, "--network", str(directory)]).exit_code == 0
     assert modules() == [False, False]
+    assert states() == ["up", "up"]
     assert CliRunner().invoke(link, ["degrade", name, "--network", str(directory)]).exit_code == 2
 
 
@@ -159,6 +168,14 @@ def test_a_protection_changes_without_restart(directory: Path) -> None:
         assert time.monotonic() < end
     refused = CliRunner().invoke(link, ["protect", "a-m", "rot13", "--network", str(directory)])
     assert refused.exit_code == 1
+    for senseless in (["a-m"], ["a-m", "otp", "--reset"]):
+        assert CliRunner().invoke(link, ["protect", *senseless, "--network", str(directory)]).exit_code == 2
+    shown = CliRunner().invoke(link, ["show", "a-m", "--network", str(directory)]).stdout
+    assert shown.count("otp, aes-256-gcm (set at run time; configured: aes-256-gcm, otp)") == 2
+    assert CliRunner().invoke(link, ["protect", "a-m", "--reset", "--network", str(directory)]).exit_code == 0
+    while suites() != {"aes-256-gcm"}:
+        assert time.monotonic() < end
+    assert "set at run time" not in CliRunner().invoke(link, ["show", "a-m", "--network", str(directory)]).stdout
 
 
 def test_the_store_of_a_running_service_is_shown_and_not_verified(directory: Path) -> None:

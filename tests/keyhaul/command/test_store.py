@@ -13,8 +13,9 @@ from sqlalchemy import Column, Integer, MetaData, Table
 
 from keyhaul.command.store import store
 from keyhaul.config.services import StoreSection
+from keyhaul.runtime.roles import load_role
 from keyhaul.store.embedded import EmbeddedStore
-from keyhaul.store.interface import Schema
+from keyhaul.store.interface import Schema, Upgrade
 
 METADATA = MetaData()
 Table("keys", METADATA, Column("number", Integer, primary_key=True))
@@ -26,9 +27,18 @@ def config(laid_out: Path, tmp_path: Path) -> Path:
     return tmp_path / "ckms/config.toml"
 
 
-async def make(config: Path, section: StoreSection | None = None, name: str = "ckms") -> EmbeddedStore:
+def known(role: str = "ckms") -> int:
+    """The version of a role's schema that this release knows."""
+    schema = load_role(role).schema
+    assert schema is not None
+    return schema.version
+
+
+async def make(
+    config: Path, section: StoreSection | None = None, name: str = "ckms", version: int = 0
+) -> EmbeddedStore:
     section = section or StoreSection(path="store.db", key_file="store.key")
-    return await EmbeddedStore.open(section, config.parent, Schema(name, 1, METADATA))
+    return await EmbeddedStore.open(section, config.parent, Schema(name, version or known(), METADATA))
 
 
 def invoke(*arguments: object) -> Result:
@@ -68,6 +78,30 @@ async def test_damage_open_permissions_and_a_strange_schema_are_found(config: Pa
     code, found = findings(config)
     assert code == 1
     assert "authenticity of pages" in [finding["check"] for finding in found if not finding["passed"]]
+
+
+async def test_a_store_of_a_newer_release_does_not_pass_and_it_is_said_what_to_do(config: Path) -> None:
+    await (await make(config, version=known() + 1)).close()
+    code, found = findings(config)
+    [schema] = [finding for finding in found if not finding["passed"]]
+    assert (code, schema["check"]) == (1, "schema")
+    assert f"version {known() + 1} and this release knows up to {known()}" in schema["detail"]
+    assert "install the release that wrote it" in schema["detail"]
+    assert "FAILED" in invoke("verify", "--config", config).stdout
+
+
+async def test_an_older_store_passes_if_there_is_a_way_to_this_release(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await make(config, version=1)).close()
+    role = type(load_role("ckms"))
+    steps = (Upgrade(2, lambda _: None),)
+    for upgrades, passed in (((), False), (steps, True)):
+        monkeypatch.setattr(role, "schema", Schema("ckms", 2, METADATA, upgrades))
+        code, found = findings(config)
+        [schema] = [finding for finding in found if finding["check"] == "schema"]
+        assert (code == 0, schema["passed"]) == (passed, passed)
+    assert "the service takes it to version 2 when it starts" in schema["detail"]
 
 
 async def test_an_open_store_is_not_touched(config: Path) -> None:

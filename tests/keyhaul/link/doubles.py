@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -46,6 +47,7 @@ class MemoryStore:
     def __init__(self, content: bytes | None = None) -> None:
         self.store_id = os.urandom(16).hex()
         self.fields: FieldCipher = PlainFields()
+        self.opened_generation = 0
         self.writes = 0
         self._closed = False
         self._engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
@@ -68,6 +70,13 @@ class MemoryStore:
         self.writes += 1
         with self._engine.begin() as connection:
             return change(connection)
+
+    @property
+    def generation(self) -> int:
+        return self.writes
+
+    async def renew(self, change: Callable[[Connection], Result]) -> Result:
+        raise NotImplementedError
 
     async def read(self, query: Callable[[Connection], Result]) -> Result:
         with self._engine.connect() as connection:
@@ -143,12 +152,24 @@ class Wire:
 
     def __init__(self, own: ServiceName, peer: ServiceName, routes: Routes) -> None:
         self.peer = peer
-        self.connected = True
+        self.looks = 0
+        """How often somebody looked whether a connection stands."""
+        self.expected = 0
         self.routes = routes
         self.posted: list[tuple[str, bytes]] = []
         self.tamper_request: Tamper = lambda path, body: body
         self.tamper_reply: Tamper = lambda path, body: body
         self._own = own
+        self._connected = True
+
+    @property
+    def connected(self) -> bool:
+        self.looks += 1
+        return self._connected
+
+    @connected.setter
+    def connected(self, connected: bool) -> None:
+        self._connected = connected
 
     async def call(self, operation: Operation[Request, Reply], request: Request, *, deadline: float) -> Reply:
         reply = await self.exchange(operation.path, request, operation.reply, deadline=deadline)
@@ -195,6 +216,14 @@ class Wire:
         if returning is None:
             raise ServiceError(ErrorCode.UNREACHABLE, "lost")
         return returning
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        self.expected += 1
+        try:
+            yield
+        finally:
+            self.expected -= 1
 
     async def peer_certificate(self) -> x509.Certificate | None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from keyhaul.link.links import Links
 from keyhaul.transport.interface import Routes
 from keyhaul.transport.messages.base import Accepted
 from keyhaul.transport.messages.relay import Acknowledge, Forward
+from keyhaul.transport.operations import RELAY_FORWARD, Operation
 from tests.keyhaul.link.doubles import FakeModule, FakeRuntime, MemoryStore, ModulePair, Wire
 
 QUICK = Pace(
@@ -66,6 +68,7 @@ class Node:
         self.runtime = FakeRuntime()
         self.received: list[tuple[str, bytes]] = []
         self.sessions = 0
+        self.on_store_older: Callable[[], Awaitable[None]] | None = None
         self.wire: Wire
         self.links: Links
         self.link: Link
@@ -91,6 +94,8 @@ class Node:
         assert isinstance(added, Link)
         self.link = added
         self.links.on_session(self._count)
+        if self.on_store_older is not None:
+            self.links.on_store_older(added.id, self.on_store_older)
         await self.links.start()
 
     async def crash(self) -> None:
@@ -132,6 +137,34 @@ def make_pair(directory: Path, both: dict[str, Any] | None = None, **b_changes: 
     a.wire = Wire(service("8"), service("9"), b.routes)
     b.wire = Wire(service("9"), service("8"), a.routes)
     return Pair(a, b, modules)
+
+
+ECHO: Operation[Forward, Forward] = Operation("test.echo", RELAY_FORWARD.pairs, Forward, Forward, sealed=True)
+
+Maker = Callable[..., Awaitable[Pair]]
+"""Makes two ends that serve: settings of both, then those of the responder alone."""
+
+
+def serve(node: Node) -> None:
+    """Take what comes one way, and answer ECHO with the secret turned round."""
+
+    async def take(neighbour: ServiceName, request: Forward, secret: bytes) -> tuple[None, bytes]:
+        node.received.append((request.label, secret))
+        return None, b""
+
+    async def echo(neighbour: ServiceName, request: Forward, secret: bytes) -> tuple[Forward, bytes]:
+        node.received.append((request.label, secret))
+        return request, secret[::-1]
+
+    node.links.serve(RELAY_FORWARD, take)
+    node.links.serve(ECHO, echo)
+
+
+async def restart(node: Node) -> None:
+    """Crash and start again, with the settings that the node has now."""
+    await node.crash()
+    await node.start()
+    serve(node)
 
 
 async def until(condition: Any, seconds: float = 5.0) -> None:

@@ -23,20 +23,25 @@ class OneLink:
     def __init__(self) -> None:
         self.suites: list[str] = []
         self.enabled = True
+        self.severed = False
 
     def all(self) -> list[LinkCalls]:
         link: Any = Named()
         return [link]
 
-    def protect(self, link_id: str, suites: list[str]) -> None:
+    async def protect(self, link_id: str, suites: list[str]) -> None:
         self._known(link_id)
         if "rot13" in suites:
             raise ValueError("rot13 is unknown")
         self.suites = suites
 
-    def enable(self, link_id: str, enabled: bool) -> None:
+    async def enable(self, link_id: str, enabled: bool) -> None:
         self._known(link_id)
         self.enabled = enabled
+
+    def cut(self, link_id: str, cut: bool) -> None:
+        self._known(link_id)
+        self.severed = cut
 
     @staticmethod
     def _known(link_id: str) -> None:
@@ -89,6 +94,14 @@ async def test_enable_switches_a_link_off_and_on(links: OneLink, socket: Socket)
     assert links.enabled
 
 
+async def test_cut_lets_nothing_cross_a_link_until_it_is_mended(links: OneLink, socket: Socket) -> None:
+    for cut in (True, False):
+        assert await socket.commands["cut"]({"link": "8-9", "cut": cut}) == {"link": "8-9", "cut": cut}
+        assert links.severed is cut
+    with pytest.raises(ValueError, match="cut takes"):
+        await socket.commands["cut"]({"link": "8-9"})
+
+
 @pytest.mark.parametrize("wrong", [{}, {"link": "8-9"}, {"link": 8, "enabled": True}, {"link": "8-9", "enabled": "no"}])
 async def test_enable_refuses_what_is_neither_true_nor_false(socket: Socket, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
@@ -96,6 +109,6 @@ async def test_enable_refuses_what_is_neither_true_nor_false(socket: Socket, wro
 
 
 async def test_an_unknown_link_is_told_with_those_there_are(socket: Socket) -> None:
-    for command, others in (("protect", {"suites": ["otp"]}), ("enable", {"enabled": True})):
+    for command, others in (("protect", {"suites": ["otp"]}), ("enable", {"enabled": True}), ("cut", {"cut": True})):
         with pytest.raises(LookupError, match="8-9"):
             await socket.commands[command]({"link": "7-8", **others})

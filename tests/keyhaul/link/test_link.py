@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from keyhaul.identity.names import ServiceName
 from keyhaul.link.protection.registry import UnknownSuite
 from keyhaul.runtime.interface import StartError
+from keyhaul.store.interface import StoreUnavailable
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.link import Sealed, SealedHeader, SignedHello, Stream
 from keyhaul.transport.messages.relay import Forward
@@ -23,52 +23,12 @@ from keyhaul.transport.operations import (
     RELAY_FORWARD,
     Operation,
 )
-from tests.keyhaul.link.pair import Node, Pair, forward, make_pair, service, until
-
-ECHO: Operation[Forward, Forward] = Operation("test.echo", RELAY_FORWARD.pairs, Forward, Forward, sealed=True)
-
-Maker = Callable[..., Awaitable[Pair]]
-
-
-def serve(node: Node) -> None:
-    async def take(neighbour: ServiceName, request: Forward, secret: bytes) -> tuple[None, bytes]:
-        node.received.append((request.label, secret))
-        return None, b""
-
-    async def echo(neighbour: ServiceName, request: Forward, secret: bytes) -> tuple[Forward, bytes]:
-        node.received.append((request.label, secret))
-        return request, secret[::-1]
-
-    node.links.serve(RELAY_FORWARD, take)
-    node.links.serve(ECHO, echo)
-
-
-@pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Maker]:
-    made: list[Pair] = []
-
-    async def make(both: dict[str, Any] | None = None, **b_changes: Any) -> Pair:
-        each = make_pair(tmp_path, both, **b_changes)
-        made.append(each)
-        await each.start()
-        serve(each.a)
-        serve(each.b)
-        return each
-
-    yield make
-    for each in made:
-        await each.stop()
+from tests.keyhaul.link.pair import ECHO, QUICK, Maker, Node, forward, make_pair, restart, serve, service, until
 
 
 @pytest.fixture(params=["otp", "aes-256-gcm"])
 def suite(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-async def restart(node: Node) -> None:
-    await node.crash()
-    await node.start()
-    serve(node)
 
 
 async def test_a_cold_link_carries_a_secret_both_ways(pair: Maker, suite: str) -> None:
@@ -198,6 +158,50 @@ async def test_a_restored_sender_burns_its_lane_and_says_so(pair: Maker) -> None
     assert ends.a.link.status().outgoing.burned_total > 3000
 
 
+@pytest.mark.parametrize(("node", "failures"), [("a", 0), ("b", 0), ("b", 2)])
+async def test_who_has_a_restored_store_deals_with_it_before_the_link_forgets_it(
+    pair: Maker, node: str, failures: int
+) -> None:
+    """Where that fails the session fails, and the next one finds the same; the other end hears nothing of it."""
+    ends = await pair()
+    old = {each: getattr(ends, each).store.snapshot() for each in "ab"}
+    for _ in range(10):
+        await ends.a.link.call(ECHO, forward(), b"x" * 400, deadline=5)
+        await ends.b.link.call(ECHO, forward(), b"x" * 400, deadline=5)
+    restored, other = (ends.a, ends.b) if node == "a" else (ends.b, ends.a)
+    await restored.crash()
+    restored.store = type(restored.store)(old[node])
+    calls: list[tuple[str, bytes]] = []
+
+    def note(who: Node) -> Callable[[], Awaitable[None]]:
+        async def older() -> None:
+            calls.append((who.node, who.store.snapshot()))
+            if len(calls) <= failures:
+                raise StoreUnavailable("the disk is full")
+
+        return older
+
+    other.links.on_store_older("8-9", note(other))
+    restored.on_store_older = note(restored)
+    await restored.start()
+    serve(restored)
+    _, back = await ends.a.link.call(ECHO, forward(), b"afresh", deadline=5)
+    assert back == b"hserfa"
+    assert {who for who, _ in calls} == {restored.node}
+    assert len(calls) == failures + 1
+    assert {state for _, state in calls} == {calls[0][1]}
+
+
+async def test_a_link_without_such_a_name_has_no_store_to_watch(pair: Maker) -> None:
+    ends = await pair()
+
+    async def older() -> None:
+        return
+
+    with pytest.raises(KeyError):
+        ends.a.links.on_store_older("no such link", older)
+
+
 async def test_a_destroyed_store_starts_over(pair: Maker) -> None:
     ends = await pair()
     await ends.a.link.call(ECHO, forward(), b"x" * 400, deadline=5)
@@ -214,8 +218,10 @@ async def test_a_lost_connection_alone_needs_no_new_session(pair: Maker) -> None
     ends = await pair()
     await ends.a.link.call(ECHO, forward(), b"one", deadline=5)
     sessions = ends.a.link.status().sessions_total
-    ends.a.wire.connected = ends.b.wire.connected = False
-    await asyncio.sleep(0.02)
+    for node in (ends.a, ends.b):
+        node.wire.connected, looks = False, node.wire.looks
+        node.link._core.stir.set()
+        await until(lambda node=node, looks=looks: node.wire.looks > looks)
     ends.a.wire.connected = ends.b.wire.connected = True
     _, back = await ends.a.link.call(ECHO, forward(), b"two", deadline=5)
     assert back == b"owt"
@@ -244,10 +250,12 @@ async def test_the_suite_changes_at_run_time_and_no_message_is_lost(pair: Maker)
         (ends.b, ["aes-256-gcm"], "aes-256-gcm"),
     ):
         sessions = ends.b.sessions
-        node.links.protect("8-9", suites)
+        await node.links.protect("8-9", suites)
         await until(lambda sessions=sessions: ends.b.sessions > sessions)
         await until(lambda expected=expected: ends.a.link.status().suite == expected)
-        await asyncio.sleep(0.02)
+        for end in (ends.a, ends.b):
+            before = len(end.received)
+            await until(lambda end=end, before=before: len(end.received) > before + 10)
     stop = True
     sent = await asyncio.gather(*flows)
     assert len(ends.a.received) + len(ends.b.received) == sum(sent) + 1
@@ -256,9 +264,9 @@ async def test_the_suite_changes_at_run_time_and_no_message_is_lost(pair: Maker)
 async def test_a_suite_below_the_floor_is_refused(pair: Maker) -> None:
     ends = await pair({"suites": ["otp"], "floor": "otp"})
     with pytest.raises(UnknownSuite):
-        ends.a.links.protect("8-9", ["aes-256-gcm"])
+        await ends.a.links.protect("8-9", ["aes-256-gcm"])
     with pytest.raises(KeyError):
-        ends.a.links.protect("7-8", ["otp"])
+        await ends.a.links.protect("7-8", ["otp"])
 
 
 async def test_ends_without_a_common_suite_make_no_session(pair: Maker) -> None:
@@ -485,10 +493,12 @@ async def test_an_idle_link_exchanges_nothing(pair: Maker) -> None:
     for node in (ends.a, ends.b):
         await until(lambda node=node: node.link.status().outgoing.payload_available > 8192 - 640)
         await until(lambda node=node: node.link._core.outgoing.wanted({}) is None)
-    await asyncio.sleep(0.1)
-    before = _metric(ends.a, "keyhaul_link_control_exchanges_total")
-    await asyncio.sleep(0.2)
-    assert _metric(ends.a, "keyhaul_link_control_exchanges_total") - before <= 1
+    before = [_metric(node, "keyhaul_link_control_exchanges_total") for node in (ends.a, ends.b)]
+    for _ in range(20):
+        for node in (ends.a, ends.b):
+            await node.link._refill.fetch()
+            assert await node.link._step() == QUICK.idle
+    assert [_metric(node, "keyhaul_link_control_exchanges_total") for node in (ends.a, ends.b)] == before
 
 
 def _metric(node: Node, name: str) -> float:
@@ -499,13 +509,13 @@ async def test_a_link_that_is_switched_off_carries_nothing_until_it_is_on_again(
     ends = await pair({"suites": [suite]})
     await ends.a.link.call(ECHO, forward(), b"before", deadline=5)
     sessions = ends.a.link.status().sessions_total
-    ends.a.links.enable(ends.a.link.id, False)
+    await ends.a.links.enable(ends.a.link.id, False)
     assert ends.a.link.status().state == "disabled"
     assert not ends.a.link.up
     for end in (ends.a, ends.b):
         with pytest.raises(ServiceError) as refused:
             await end.link.call(ECHO, forward(), b"while it is off", deadline=5)
         assert refused.value.code is ErrorCode.UNREACHABLE
-    ends.a.links.enable(ends.a.link.id, True)
+    await ends.a.links.enable(ends.a.link.id, True)
     assert (await ends.b.link.call(ECHO, forward(), b"after", deadline=5))[1] == b"retfa"
     assert ends.a.link.status().sessions_total == sessions

@@ -28,6 +28,7 @@ class SmallRole:
 
     name = "ckms"
     config = SmallConfig
+    schema = None
 
     def __init__(self, behaviour: str) -> None:
         self._behaviour = behaviour

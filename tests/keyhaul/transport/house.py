@@ -18,7 +18,7 @@ from keyhaul.transport.listener import Listener, ListenerSettings
 from keyhaul.transport.tls import service_client, service_server
 from tests.keyhaul.transport.pki import Pki
 
-QUICK = ChannelSettings(dial=DialSettings(first_delay=0.005, longest_delay=0.02, settled=0.0))
+QUICK = ChannelSettings(dial=DialSettings(patience=10.0, first_delay=0.005, longest_delay=0.02, settled=0.0))
 
 
 class House:

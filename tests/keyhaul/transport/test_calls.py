@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import ClassVar
 
@@ -430,6 +431,51 @@ async def test_a_frozen_peer_is_found_while_a_call_waits(house: House) -> None:
         channel = await house.channel(A, B, address, settings=settings)
         async with asyncio.timeout(2):
             assert (await refusal(channel, deadline=30)).code == ErrorCode.UNREACHABLE
+
+
+ONE_CONNECTION = DialSettings(first_delay=30, settled=60)
+"""It is not dialled again in time."""
+
+EAGER = KeepaliveTimes(ping_waiting=0.02, dead_waiting=0.1, ping_idle=20, dead_idle=50)
+
+
+async def test_a_peer_that_owes_a_message_and_no_answer_is_watched_as_if_a_call_waited(house: House) -> None:
+    settings = ChannelSettings(wire=WireSettings(keepalive=EAGER), dial=ONE_CONNECTION)
+    listener = await house.listener(B, querying())
+    channel = await house.channel(A, B, listener.address, settings=settings)
+    await channel.call(PEER_QUERY, Query(batches=[]), deadline=5)
+    caller = channel._standing()
+    assert caller is not None
+    pings, ping = [], caller._http2.ping
+
+    def counted() -> None:
+        pings.append(asyncio.get_running_loop().time())
+        ping()
+
+    caller._http2.ping = counted  # type: ignore[method-assign]
+    with contextlib.ExitStack() as waits:
+        for _ in range(300):
+            waits.enter_context(channel.expecting())
+        await house.until(lambda: len(pings) >= 5)
+    intervals = [later - earlier for earlier, later in itertools.pairwise(pings)]
+    assert min(intervals) >= 0.02
+    await house.until(lambda: caller._keepalive.due > asyncio.get_running_loop().time() + 10)
+    assert channel.connected
+
+    [[wire]] = listener._wires.values()
+    with channel.expecting():
+        wire._transport.pause_reading()  # type: ignore[union-attr]
+        await house.until(lambda: not channel.connected)
+    assert caller.silent
+
+
+async def test_a_message_may_be_owed_from_before_the_connection(house: House) -> None:
+    settings = ChannelSettings(wire=WireSettings(keepalive=EAGER), dial=ONE_CONNECTION)
+    async with frozen_server(house) as address:
+        channel = await house.channel(A, B, address, settings=settings)
+        with channel.expecting():
+            await house.until(lambda: channel.connected)
+            await house.until(lambda: not channel.connected)
 
 
 async def test_a_frozen_peer_is_found_while_nothing_waits(house: House) -> None:

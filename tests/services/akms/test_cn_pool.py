@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from keyhaul.config.services import PoolSection
 from keyhaul.transport.messages.peer import CnRange
 from services.akms.cn_batch import CnBatch, UsedBits
-from services.akms.cn_pool import UNCONFIRMED_SECONDS, MakerPool
+from services.akms.cn_path import FIRST_PATIENCE
+from services.akms.cn_pool import MakerPool
 from services.akms.cn_store import LONELY_SECONDS, CnStore, RefusedBatch, UnknownBits
 
 SETTINGS = PoolSection(minimum=512, maximum=8192, horizon=4.0, batches=[512, 4096])
 
 
 def pool_with(settings: PoolSection = SETTINGS, seed: int = 1) -> MakerPool:
-    return MakerPool("gold", settings, random.Random(seed).randbytes)
+    return MakerPool("gold", settings, random.Random(seed).randbytes, 0.0)
 
 
 def bring(pool: MakerPool, store: CnStore, batch: CnBatch, now: float = 0.0) -> None:
@@ -26,7 +27,7 @@ def bring(pool: MakerPool, store: CnStore, batch: CnBatch, now: float = 0.0) -> 
     store.announce("akms-2", batch.name, len(batch.bits), "gold", now)
     arrived = store.deliver(batch.name, batch.bits.reveal(), now)
     assert arrived is not None
-    assert pool.confirm(batch.name, arrived.check)
+    assert pool.confirm(batch.name, arrived.check, now)
     store.confirmed("akms-2", batch.name)
 
 
@@ -65,10 +66,10 @@ def test_swapped_bits_are_burned_at_both_ends() -> None:
     store.announce("akms-2", batch.name, len(swapped), "gold", 0.0)
     arrived = store.deliver(batch.name, bytes(swapped), 0.0)
     assert arrived is not None
-    assert pool.confirm(batch.name, arrived.check) is False
+    assert pool.confirm(batch.name, arrived.check, 0.0) is False
     assert not pool.available
     assert batch.bits.reveal() == bytes(len(batch.bits))
-    assert pool.confirm(batch.name, arrived.check) is None
+    assert pool.confirm(batch.name, arrived.check, 0.0) is None
 
 
 def test_unconfirmed_bits_are_not_handed_out() -> None:
@@ -120,8 +121,9 @@ def test_without_levels_only_what_is_needed_is_made_and_nothing_kept() -> None:
     assert not pool.plan(0.0)
     ticket = pool.ask(600, 0.0)
     batches = pool.plan(0.0)
-    assert [batch.usable for batch in batches] == [4096]
-    bring(pool, store, batches[0])
+    assert [batch.usable for batch in batches] == [512, 512]
+    for batch in batches:
+        bring(pool, store, batch)
     assert [served for served, _ in pool.serve(0.0)] == [ticket]
     assert not pool.available
     assert not pool.plan(1.0)
@@ -145,7 +147,7 @@ def test_the_first_retry_is_immediate_and_later_ones_back_off() -> None:
     pool.failed(second.name, 0.0)
     assert not pool.plan(0.01)
     (third,) = pool.plan(0.06)
-    assert pool.confirm(third.name, third.check)
+    assert pool.confirm(third.name, third.check, 0.1)
     assert not pool.troubled
 
 
@@ -155,8 +157,8 @@ def test_what_nobody_confirms_is_burned_in_time() -> None:
     (batch, *_) = pool.plan(0.0)
     store.announce("akms-2", batch.name, len(batch.bits), "gold", 0.0)
     store.deliver("f" * 32, bytes(64), 0.0)
-    assert pool.expire(UNCONFIRMED_SECONDS - 0.1) == 0
-    assert pool.expire(UNCONFIRMED_SECONDS) >= 1
+    assert pool.expire(FIRST_PATIENCE - 0.1) == 0
+    assert pool.expire(FIRST_PATIENCE) >= 1
     assert store.expire(LONELY_SECONDS) == 2
 
 

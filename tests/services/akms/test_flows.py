@@ -25,6 +25,13 @@ async def test_both_ends_get_the_same_keys(town: Town, service_class: str) -> No
     assert town.log.index("delivery.push") < town.log.index("peer.transfer")
 
 
+async def test_whoever_owes_a_message_is_watched_until_it_came(town: Town) -> None:
+    await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], 3)
+    await town.settled("sae-1a", ["sae-2a"])
+    assert town.watched == {("akms-1", "akms-2"), ("akms-2", "akms-1"), ("akms-2", "ckms-2")}
+    await until(lambda: not any(town.expected.values()))
+
+
 @pytest.mark.parametrize("service_class", ["gold", "bronze"])
 async def test_1024_keys_in_one_batch(town: Town, service_class: str) -> None:
     town.aaa.service_class = service_class

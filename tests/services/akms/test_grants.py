@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -45,3 +46,17 @@ async def test_a_grant_serves_only_its_own_set_of_slaves(town: Town) -> None:
         await town.ukms["ukms-1"].ask("sae-1a", ["sae-22a"])
     with pytest.raises(ServiceError):
         await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a", "sae-22a"])
+
+
+async def test_a_request_whose_answer_was_lost_is_repeated_under_its_name(town: Town) -> None:
+    """So AAA can take back what the lost answer promised; after an answer the next request has another name."""
+    town.lose_answer += ["aaa.authorise"]
+    names = town.aaa.names
+    with pytest.raises(ServiceError):
+        await town.a.service.grants.obtain("ukms-1", "sae-1a", ["sae-2a"])
+    await until(lambda: town.a.service.grants._refused["ukms-1", "sae-1a", ("sae-2a",)][0] < time.monotonic())
+    await town.a.service.grants.obtain("ukms-1", "sae-1a", ["sae-2a"])
+    await town.a.service.grants.obtain("ukms-1", "sae-1b", ["sae-2a"])
+    assert len(names) == 3
+    assert names[0] == names[1] != names[2]
+    assert not town.a.service.grants._unanswered

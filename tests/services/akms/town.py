@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections import defaultdict
-from collections.abc import Callable, Coroutine
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,10 +39,11 @@ from keyhaul.transport.messages.access import (
     Revoke,
     Revoked,
     Settle,
+    States,
 )
 from keyhaul.transport.messages.base import Accepted, ErrorCode, Message, ServiceError
 from keyhaul.transport.messages.link import Stream
-from keyhaul.transport.messages.peer import SlaveSite, Voided, VoidKeys
+from keyhaul.transport.messages.peer import BatchState, Query, SlaveSite, Voided, VoidKeys
 from keyhaul.transport.messages.relay import Deliver, Outcome, RelayFailure, Submit
 from keyhaul.transport.operations import (
     AAA_AUTHORISE,
@@ -61,6 +64,7 @@ from services.akms.tables import SCHEMA
 DOMAIN = "carrier.example"
 Result = TypeVar("Result")
 PACE = Pace(
+    generations=0.01,
     changes=0.05,
     accounting=0.0,
     accounting_retry=0.02,
@@ -69,6 +73,8 @@ PACE = Pace(
     call=0.5,
     authorise=0.3,
     patience=0.2,
+    over=0.2,
+    trace_limit=0.05,
     settle=0.0,
     purge=0.05,
 )
@@ -132,6 +138,17 @@ class MortalStore:
         return self.real.store_id
 
     @property
+    def opened_generation(self) -> int:
+        return self.real.opened_generation
+
+    @property
+    def generation(self) -> int:
+        return self.real.generation
+
+    async def renew(self, change: Callable[[Connection], Result]) -> Result:
+        return await self.real.renew(change)
+
+    @property
     def fields(self) -> FieldCipher:
         return self.real.fields
 
@@ -162,7 +179,10 @@ class Akms:
         self.key = MLDSA65PrivateKey.generate()
         self.certificate = certificate(self.key, service)
         self.died = asyncio.Event()
+        self.died.set()
         self.steps = 0
+        self.ahead = 0.0
+        """Seconds by which the node's wall clock is wrong."""
         self.die_at: int | None = None
         self.process = Process()
         self.routes = Routes()
@@ -199,6 +219,7 @@ class Akms:
             self.key,
             self.process,
             pace=PACE,
+            wall=lambda: time.time() + self.ahead,
         )
         self.service.serve(self.routes)
         await self.service.start()
@@ -231,6 +252,16 @@ class MemoryCalls:
     @property
     def connected(self) -> bool:
         return True
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        between = (self._own.name.id, self._peer.id)
+        self._town.expected[between] += 1
+        self._town.watched.add(between)
+        try:
+            yield
+        finally:
+            self._town.expected[between] -= 1
 
     async def peer_certificate(self) -> x509.Certificate | None:
         return self._town.akms[self._peer.id].certificate
@@ -266,6 +297,9 @@ class MemoryLinks:
         if ukms.akms != self.node.name.id:
             raise KeyError(service_id)
         return MemoryLink(self.node, ukms)
+
+    def all(self) -> list[LinkCalls]:
+        return [self.to(ukms.id) for ukms in self.node.town.ukms.values() if ukms.akms == self.node.name.id]
 
     def serve(self, operation: Operation[Request, Reply], handler: Any) -> None:
         self.handlers[operation.name] = handler
@@ -308,6 +342,9 @@ class MemoryLink:
     async def send(self, *arguments: Any, **options: Any) -> None:
         raise NotImplementedError
 
+    def expecting(self) -> nullcontext[None]:
+        return nullcontext()
+
     def serve(self, operation: Operation[Request, Reply], handler: Any) -> None:
         raise NotImplementedError
 
@@ -330,6 +367,8 @@ class Ukms:
         self.id = ukms
         self.akms = akms
         self.away = False
+        self.generation = 0
+        """Told with what has a field for it."""
         self.revoked: list[Revoke] = []
         self.requests: dict[str, asyncio.Future[list[UUID]]] = {}
         self.failures: dict[str, DeliveryFailed] = {}
@@ -367,6 +406,7 @@ class Ukms:
             size=size,
             purpose=Purpose.DEMAND,
             remaining_ms=int(seconds * 1000),
+            generation=self.generation,
         )
         await self.up(ACCESS_REQUEST, message, secret)
 
@@ -391,7 +431,11 @@ class Ukms:
                     future.set_exception(ServiceError(ErrorCode.EXHAUSTED, request.reason))
                 return Accepted()
             case VoidKeys():
+                assert not request.request
                 return self._void(request)
+            case Query():
+                assert not request.requests
+                return States(states=[self._state(batch) for batch in request.batches])
             case Settle():
                 self.unsettled -= set(request.batches)
                 return Accepted()
@@ -423,7 +467,7 @@ class Ukms:
                 assert known.batch == push.batch
         if push.held_for and not push.for_master:
             self.unsettled.add(push.batch)
-        return Held(batch=push.batch, store=self.store)
+        return Held(batch=push.batch, store=self.store, generation=self.generation)
 
     def _void(self, request: VoidKeys) -> Voided:
         known = [
@@ -444,6 +488,16 @@ class Ukms:
             self.void.add(request.batch)
             self.unsettled.discard(request.batch)
         return Voided(voided=sorted(wanted - issued), issued=sorted(wanted & issued), store=self.store)
+
+    def _state(self, batch: str) -> BatchState:
+        holders = {
+            side for (side, _), copies in self.copies.items() if any(copy.batch == batch for copy in copies.values())
+        }
+        if batch in self.void:
+            return BatchState.VOID
+        if "master" in holders:
+            return BatchState.RELEASED
+        return BatchState.HELD if holders else BatchState.UNKNOWN
 
     def issue(self, master: str, key_ids: list[UUID]) -> None:
         for key_id in key_ids:
@@ -471,12 +525,19 @@ class Aaa:
         self.void: set[UUID] = set()
         self.expired: set[UUID] = set()
         self.refused_slaves: set[str] = set()
+        self.names: list[str] = []
+        """Of requests for grants."""
+        self.terms: dict[str, Any] = {}
+        """What all contracts say beside the usual."""
+        self.terms_of: dict[str, dict[str, Any]] = {}
+        """And those of single masters."""
 
     async def call(self, operation: Operation[Any, Any], request: Any) -> Message:
         if self.away:
             raise ServiceError(ErrorCode.UNREACHABLE)
         if operation is AAA_AUTHORISE:
             self.authorised += 1
+            self.names.append(request.request)
             directory = self.town.directory
             slaves = request.slaves
             if any(slave not in directory or slave in self.refused_slaves for slave in slaves):
@@ -495,6 +556,8 @@ class Aaa:
             known = self.records.setdefault(record.batch, (record.grant, frozenset(record.key_ids)))
             assert known == (record.grant, frozenset(record.key_ids))
         for change in request.changes:
+            if change.batch not in self.records:
+                raise ServiceError(ErrorCode.NOT_PERMITTED)
             assert set(change.key_ids) <= self.records[change.batch][1]
             (self.void if change.change == "void" else self.expired).update(change.key_ids)
         return Recorded()
@@ -521,7 +584,7 @@ class Aaa:
             "epoch": self.epoch,
             "target_kme": "kme",
         }
-        return Grant(**{**fields, **changed})
+        return Grant(**{**fields, **self.terms, **self.terms_of.get(master, {}), **changed})
 
 
 @dataclass
@@ -537,6 +600,10 @@ class Town:
     """Operations whose next answers are lost, after they were carried out."""
     carrier: list[Callable[[bytes], bytes | None]] = field(default_factory=list)
     """What becomes of the next CN batches: other bits, or None for a failure."""
+    expected: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Who waits for messages of whom now."""
+    watched: set[tuple[str, str]] = field(default_factory=set)
+    """Who ever did."""
     relayed: int = 0
     log: list[str] = field(default_factory=list)
     submitted: list[Submit] = field(default_factory=list)

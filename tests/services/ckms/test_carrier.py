@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,7 @@ class FakeLink:
     failure: ErrorCode | None = None
     sent: asyncio.Queue[tuple[Any, int]] = field(default_factory=asyncio.Queue)
     attempts: int = 0
+    expected: int = 0
 
     def __post_init__(self) -> None:
         self.open.set()
@@ -76,12 +78,32 @@ class FakeLink:
     async def call(self, *_arguments: Any, **_keywords: Any) -> Any:
         raise AssertionError("the carrier sends one way")
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        self.expected += 1
+        yield
+        self.expected -= 1
+
     def serve(self, operation: Any, handler: Any) -> None:
         raise AssertionError("the carrier serves on all links at once")
 
     def status(self) -> LinkStatus:
         direction = DirectionStatus(self.payload, 0, 0, 0, 0)
-        return LinkStatus(self.id, self.neighbour.id, "up", self.suite, (self.suite,), True, 1, 0, direction, direction)
+        return LinkStatus(
+            link=self.id,
+            neighbour=self.neighbour.id,
+            state="up",
+            suite=self.suite,
+            suites=(self.suite,),
+            connected=True,
+            sessions_total=1,
+            rejected_total=0,
+            outgoing=direction,
+            incoming=direction,
+            floor=self.suite,
+            configured=(self.suite,),
+            chosen=False,
+        )
 
 
 class FakeLinks:
@@ -120,6 +142,9 @@ class FakeAkms:
     async def exchange(self, *_arguments: Any, **_keywords: Any) -> Any:
         raise AssertionError("nothing is sealed between AKMS and CKMS")
 
+    def expecting(self) -> AbstractContextManager[None]:
+        raise AssertionError("the carrier waits for answers of its AKMS, not for messages")
+
     async def peer_certificate(self) -> None:
         return None
 
@@ -129,6 +154,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.looks = 0
         self.pauses: list[float] = []
         self.links = FakeLinks()
         self.akms = FakeAkms()
@@ -138,9 +164,18 @@ class Bench:
             [Path("ckms-9", 0, Hop("ckms-3", HERE)), Path("ckms-9", 1, Hop("ckms-16", DETOUR))],
         )
         self.relay = Relay(table, PathChoice(), random_bytes)
-        self.carrier = Carrier(self.relay, self.links, self.akms, clock=lambda: self.now, pause=self.pause)  # type: ignore[arg-type]
+        self.carrier = Carrier(self.relay, self.links, self.akms, clock=self.clock, pause=self.pause)  # type: ignore[arg-type]
         self.routes = Routes()
         self.carrier.serve(self.routes)
+
+    def clock(self) -> float:
+        self.looks += 1
+        return self.now
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.002)
 
     async def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -323,12 +358,13 @@ async def test_an_acknowledgement_that_failed_is_sent_again_while_it_is_of_use(b
 
 async def test_more_than_one_neighbour_can_take_is_busy(bench: Bench) -> None:
     bench.links.to("ckms-3").open.clear()
-    for number in range(FORWARDS_PER_NEIGHBOUR + 1):
+    most_of_one_path = FORWARDS_PER_NEIGHBOUR // 2
+    for number in range(most_of_one_path + 1):
         await bench.forward(reference=f"{number:016x}")
 
-    last = f"{FORWARDS_PER_NEIGHBOUR:016x}"
+    last = f"{most_of_one_path:016x}"
     assert (await bench.sent_to("ckms-1")).outcomes == [RelayOutcome(last, RelayFailure.BUSY)]
-    assert bench.relay.in_flight == FORWARDS_PER_NEIGHBOUR
+    assert bench.relay.in_flight == most_of_one_path
 
 
 async def test_what_no_answer_comes_for_fails_at_its_deadline(bench: Bench) -> None:
@@ -343,11 +379,34 @@ async def test_what_was_sent_over_a_link_that_went_down_fails_at_once(bench: Ben
     await bench.submit()
     await bench.sent_to("ckms-3")
     bench.links.to("ckms-3").up = False
-    while not bench.carrier._down_since:
-        await asyncio.sleep(0.01)
+    await bench.until(lambda: bool(bench.carrier._down_since))
     bench.now += 0.2
 
     assert await bench.told() == Outcome(batch="0" * 32, failure=RelayFailure.UNREACHABLE)
+
+
+async def test_a_neighbour_is_watched_while_it_owes_an_acknowledgement_and_no_answer(bench: Bench) -> None:
+    link = bench.links.to("ckms-3")
+    for number in range(20):
+        await bench.forward(reference=f"{number:016x}")
+    onward = [await bench.sent_to("ckms-3") for _ in range(20)]
+    await bench.until(lambda: link.expected == 1)
+    assert bench.links.to("ckms-16").expected == 0
+
+    for each in onward[1:]:
+        await bench.acknowledge(each.reference)
+    looks = bench.looks
+    await bench.until(lambda: bench.looks > looks + 1)
+    assert link.expected == 1
+    await bench.acknowledge(onward[0].reference)
+    await bench.until(lambda: link.expected == 0)
+
+
+async def test_nobody_is_watched_once_the_carrier_is_closed(bench: Bench) -> None:
+    await bench.forward()
+    await bench.until(lambda: bench.links.to("ckms-3").expected == 1)
+    bench.carrier.close()
+    await bench.until(lambda: bench.links.to("ckms-3").expected == 0)
 
 
 async def test_a_link_that_is_down_for_a_moment_fails_nothing(bench: Bench) -> None:
@@ -355,11 +414,9 @@ async def test_a_link_that_is_down_for_a_moment_fails_nothing(bench: Bench) -> N
     onward = await bench.sent_to("ckms-3")
     link = bench.links.to("ckms-3")
     link.up = False
-    while not bench.carrier._down_since:
-        await asyncio.sleep(0.01)
+    await bench.until(lambda: bool(bench.carrier._down_since))
     link.up = True
-    while bench.carrier._down_since:
-        await asyncio.sleep(0.01)
+    await bench.until(lambda: not bench.carrier._down_since)
     bench.now += 0.2
     await bench.acknowledge(onward.reference)
 

@@ -283,11 +283,22 @@ def test_a_full_table_refuses_what_comes_and_takes_again_when_something_ended() 
     with pytest.raises(ServiceError) as refused:
         relay.submit(submit("2" * 32), always, 0.1)
     assert refused.value.code is ErrorCode.BUSY
-    busy = only(relay.forward("ckms-1", forward(), BITS, 0.1))
+    sent(relay.forward("ckms-1", forward(), BITS, 0.1))
+    busy = only(relay.forward("ckms-1", forward(reference="8" * 16), BITS, 0.2))
     assert isinstance(busy, SendAcknowledge)
     assert busy.outcome.failure is RelayFailure.BUSY
-    relay.expire(1.0)
-    sent(relay.forward("ckms-1", forward(), BITS, 1.0))
+    relay.expire(1.1)
+    sent(relay.forward("ckms-1", forward(reference="7" * 16), BITS, 1.1))
+
+
+def test_a_neighbour_that_fills_its_share_of_the_table_keeps_no_other_out() -> None:
+    relay = relay_of(capacity=3)
+    flood = [relay.forward("ckms-1", forward(reference=f"{number:016x}"), BITS, 0.0) for number in range(20)]
+    assert sum(isinstance(only(effects), SendForward) for effects in flood) == 3
+    assert isinstance(only(relay.submit(submit(), always, 0.0)), SendForward)
+    onward = [Entry(IN, "ckms-1", Hop("ckms-3", OUT)), Entry(IN, "ckms-16", Hop("ckms-3", DETOUR))]
+    relay._table.replace(onward, [])
+    assert isinstance(only(relay.forward("ckms-16", forward(), BITS, 0.0)), SendForward)
 
 
 def test_what_is_remembered_of_duplicates_is_bounded() -> None:

@@ -110,14 +110,15 @@ async def start(role: Any, config: Any, directory: Path, stack: AsyncExitStack) 
     runtime, stop = FakeRuntime(), asyncio.Event()
     running = asyncio.create_task(role.run(config, directory, runtime, stop))
     serving = asyncio.create_task(runtime.serving.wait())
-    await asyncio.wait({running, serving}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+    async with asyncio.timeout(60):
+        await asyncio.wait({running, serving}, return_when=asyncio.FIRST_COMPLETED)
     serving.cancel()
     if running.done():
         await running
 
     async def end() -> None:
         stop.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
 
     stack.push_async_callback(end)
@@ -146,7 +147,7 @@ async def test_batches_cross_a_real_link_and_operators_see_it(network: Path, sta
     for node in "amb":  # node d, on the detour, does not run
         directory = network / "nodes" / node / "ckms"
         runtimes[node] = await start(ROLE, load(directory / "config.toml", CkmsConfig), directory, stack)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not all([await filled(runtime) for runtime in runtimes.values()]):
             await asyncio.sleep(0.02)
         bits = os.urandom(4_096)
@@ -182,7 +183,7 @@ async def filled(runtime: FakeRuntime) -> bool:
     """Whether the links of the row are up and have pads in both directions."""
     row = [link for link in (await runtime.commands["links"]({}))["links"] if link["link"] in ("a-m", "m-b")]
     return all(
-        link["state"] == "up" and link[direction]["payload_available"] >= 16_384
+        link["state"] == "up" and link["connected"] and link[direction]["payload_available"] >= 16_384
         for link in row
         for direction in ("outgoing", "incoming")
     )

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from keyhaul.identity.names import KmeId, NodeId, Role, ServiceName
 from keyhaul.link.interface import LinkStatus
 from keyhaul.randomness import random_bytes
 from keyhaul.store.embedded import EmbeddedStore
-from keyhaul.transport.messages.access import Description, Push
+from keyhaul.transport.messages.access import Description, Held, Push, Report, Reported
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.link import Stream
+from keyhaul.transport.messages.peer import Voided
 from keyhaul.transport.operations import (
     ACCESS_DESCRIBE,
     ACCESS_REPORT,
@@ -44,8 +45,10 @@ from services.ukms.access import Akms, Deliveries
 from services.ukms.buffers import Policy
 from services.ukms.kme import Kme
 from services.ukms.metrics import Metrics
+from services.ukms.opening import Opening
 from services.ukms.schema import SCHEMA
 from services.ukms.server import SaeServer
+from services.ukms.standing import Standing
 from services.ukms.supply import Supply
 from services.ukms.terms import Terms
 from services.ukms.upkeep import Upkeep
@@ -92,6 +95,9 @@ class AkmsLink:
         self.requested: list[Any] = []
         self.withdrawn: list[Any] = []
         self.reported: list[Any] = []
+        self.inquired: list[Any] = []
+        self.expected = 0
+        self.known = Reported()
         self.refuses: ServiceError | None = None
         self.before_description: Callable[[], Awaitable[None]] | None = None
         self.held_for: list[str] = []
@@ -101,6 +107,14 @@ class AkmsLink:
     id = "access"
     neighbour = AKMS
     up = True
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        self.expected += 1
+        try:
+            yield
+        finally:
+            self.expected -= 1
 
     def permit(self, master: str, *slaves: str, **changes: Any) -> None:
         self.permitted[master, frozenset(slaves)] = msgspec.structs.replace(TERMS, **changes)
@@ -131,6 +145,8 @@ class AkmsLink:
     async def deliver(self, operation: Operation[Any, Any], message: Any, secret: bytes = b"") -> Any:
         reply, nothing = await self.handlers[operation.name](AKMS, message, secret)
         assert nothing == b""
+        if isinstance(reply, Held | Voided):
+            self._hear(reply.store, reply.generation)
         return reply
 
     async def push(self, asked: Any, /, number: int | None = None, **changes: Any) -> tuple[Push, Any]:
@@ -163,6 +179,7 @@ class AkmsLink:
         if operation is ACCESS_REQUEST:
             if self.refuses is not None:
                 raise self.refuses
+            self._hear(self.known.store, request.generation)
             self.requested.append(request)
             self.came.set()
             if self.serving:
@@ -172,8 +189,22 @@ class AkmsLink:
         elif operation is ACCESS_WITHDRAW:
             self.withdrawn.append(request)
         elif operation is ACCESS_REPORT:
-            self.reported.append(request)
+            (self.inquired if request.inquiry else self.reported).append(request)
+            return self._report(request)
         return Accepted()
+
+    def _report(self, report: Report) -> Reported:
+        """As an AKMS does: it remembers the store and its greatest generation, and tells what it knew before."""
+        known = self.known
+        if not report.inquiry:
+            if known.store != report.store:
+                self.known = Reported(store=report.store)
+            self._hear(report.store, report.generation)
+        return known
+
+    def _hear(self, store: str, generation: int) -> None:
+        if store == self.known.store and generation > self.known.generation:
+            self.known = Reported(store=store, generation=generation)
 
     async def _serve(self, request: Any) -> None:
         await self.push(request)
@@ -200,6 +231,8 @@ class Site:
     upkeep: Upkeep
     metrics: Metrics
     alarms: list[str]
+    standing: Standing
+    opening: Opening
     running: asyncio.Task[None]
 
     async def close(self) -> None:
@@ -225,6 +258,7 @@ class Sites:
         patience: float = 5.0,
         link: AkmsLink | None = None,
         store: str = "store.db",
+        opened: bool = True,
     ) -> Site:
         database = await EmbeddedStore.open(
             StoreSection(path=store, sealer="key-file", key_file=store + ".key"), self.directory, SCHEMA
@@ -232,7 +266,8 @@ class Sites:
         link = link or AkmsLink()
         metrics = Metrics(CollectorRegistry())
         vault = Vault(database, self.clock)
-        akms = Akms(link)
+        standing = Standing(database)
+        akms = Akms(link, standing)
         terms = Terms(database, akms.describe, self.clock)
         supply = Supply(
             vault,
@@ -242,16 +277,33 @@ class Sites:
             metrics,
             source=random_bytes,
             clock=self.clock,
+            expecting=link.expecting,
         )
-        kme = Kme(KmeId("kme-a"), terms, supply, vault, metrics, patience=patience, clock=self.clock)
+        kme = Kme(KmeId("kme-a"), terms, supply, vault, metrics, standing, patience=patience, clock=self.clock)
         alarms: list[str] = []
-        upkeep = Upkeep(vault, akms, supply, metrics, alarms.append)
-        Deliveries(supply, terms, vault).serve(link)
+        opening = Opening(database, akms, standing, supply, terms, metrics, alarms.append)
+        upkeep = Upkeep(vault, akms, supply, standing, opening, metrics, alarms.append)
+        Deliveries(supply, terms, vault, standing).serve(link)
         await terms.load()
-        await supply.load()
         running = asyncio.create_task(supply.run())
         await asyncio.sleep(0)
-        site = Site(database, link, self.clock, vault, terms, supply, kme, upkeep, metrics, alarms, running)
+        if opened:
+            await opening.open()
+        site = Site(
+            database,
+            link,
+            self.clock,
+            vault,
+            terms,
+            supply,
+            kme,
+            upkeep,
+            metrics,
+            alarms,
+            standing,
+            opening,
+            running,
+        )
         self.made.append(site)
         return site
 

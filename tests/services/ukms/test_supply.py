@@ -40,6 +40,20 @@ async def test_a_request_without_a_buffer_is_asked_of_the_akms(site: Any, key_bi
     assert 0 < request.remaining_ms <= 5000
 
 
+async def test_the_akms_is_watched_while_somebody_waits_for_its_push(site: Any) -> None:
+    site.link.permit("a", "b")
+    site.link.serving = False
+    waiting = [asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest())) for _ in range(2)]
+    request = await site.link.wait_for_request()
+    async with asyncio.timeout(5):
+        while site.link.expected < 2:
+            await asyncio.sleep(0)
+    waiting.pop().cancel()
+    await site.link.push(request)
+    await waiting[0]
+    assert site.link.expected == 0
+
+
 async def test_nothing_of_an_issued_key_stays(site: Any, tmp_path: Any) -> None:
     container = await site.kme.enc_keys(A, "b", KeyRequest())
     rows = await site.store.read(lambda connection: connection.exec_driver_sql("select state, bits from copies").all())
@@ -127,7 +141,7 @@ async def test_a_repeated_push_changes_nothing(site: Any, key_bits: Any) -> None
     await site.link.wait_for_request()
     secret = b"".join(key_bits(one) for one in push.key_ids)
     again = await asyncio.gather(*(site.link.deliver(DELIVERY_PUSH, push, secret) for _ in range(5)))
-    assert again == [held] * 5
+    assert [(one.batch, one.store) for one in again] == [(held.batch, held.store)] * 5
     assert not other_waiting.done()
     with pytest.raises(ServiceError) as caught:
         await site.link.push(request, batch=push.batch)
@@ -406,7 +420,9 @@ async def test_keys_at_hand_are_issued_while_the_akms_is_away_even_after_a_resta
     site.clock.now += 120.0
     assert ids(await site.kme.enc_keys(A, "b", KeyRequest())) == push.key_ids[:1]
     await sites.made.pop().close()
+    site.link.away = None
     again = await sites.make(link=site.link)
+    site.link.away = ErrorCode.UNREACHABLE
     assert ids(await again.kme.enc_keys(A, "b", KeyRequest()))[0] in push.key_ids[1:]
     again.clock.now += 3600.0
     again.kme._patience = 0.05
@@ -418,9 +434,9 @@ async def test_after_a_revocation_nothing_is_issued_while_the_akms_is_away(sites
     site.link.permit("a", "b")
     await site.kme.enc_keys(A, "b", KeyRequest())
     await site.link.deliver(DELIVERY_REVOKE, Revoke(master="a"))
-    site.link.away = ErrorCode.UNREACHABLE
     await sites.made.pop().close()
     again = await sites.make(link=site.link, patience=0.05)
+    site.link.away = ErrorCode.UNREACHABLE
     assert (await refusal_of(again.kme.enc_keys(A, "b", KeyRequest()))).status == 503
 
 

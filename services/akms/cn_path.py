@@ -1,0 +1,157 @@
+"""How much of one pool may be on its way over the carrier at a time, and how long to wait for news of it.
+
+The window, in bytes, is that of congestion control. It is led to where round trips are `QUEUE_SECONDS` longer than the
+shortest (as in RFC 6817): while they are shorter it grows, up to twofold a round trip, and it shrinks where they are
+longer. A loss halves it, once for all that was on its way; from there it grows slowly (as in RFC 5681). A window that
+was not filled for a while goes back to where it began (as in RFC 7661). The patience with a batch follows the round
+trips (as in RFC 6298). Sans-IO: time is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+FIRST_BATCHES = 16
+"""Batches of the smallest size that may be on their way over a carrier of which nothing is known."""
+
+LEAST_BATCHES = 2
+"""Batches of the smallest size that always may: one arrives while the next is on its way."""
+
+QUEUE_SECONDS = 1.0
+"""How much longer than the shortest a round trip may be, or half as long again where that is more."""
+
+FIRST_PATIENCE = 5.0
+"""Seconds after which a batch counts as lost while no round trip is known."""
+
+LONGEST_PATIENCE = 30.0
+_MOST_DOUBLINGS = 6
+_CAREFUL = 16
+_UNUSED_SECONDS = 3.0
+_GREATEST_WINDOW = 1_048_576
+_GREATEST_BATCHES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    size: int
+    at: float
+    due: float
+
+
+class CnPath:
+    """What is on its way of one pool's batches."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        """`sizes`: of batches, in bytes of CN key, ascending."""
+        self._smallest = sizes[0]
+        self._least = float(LEAST_BATCHES * sizes[0])
+        self._first = float(FIRST_BATCHES * sizes[0])
+        self._greatest = max(self._first, float(min(_GREATEST_WINDOW, _GREATEST_BATCHES * sizes[-1])))
+        self._window = self._first
+        self._threshold = math.inf
+        self._filled_at = -math.inf
+        self._cut_at = -math.inf
+        self._flights: dict[str, _Flight] = {}
+        self._in_flight = 0
+        self._shortest = math.inf
+        self._smoothed = 0.0
+        self._variation = 0.0
+        self._doublings = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes on their way."""
+        return self._in_flight
+
+    def open(self, now: float) -> bool:
+        """Whether another batch may be sent now."""
+        while self._window > self._first and now - self._filled_at > _UNUSED_SECONDS:
+            self._window = max(self._first, self._window / 2)
+            self._filled_at += _UNUSED_SECONDS
+        return self._in_flight < int(self._window)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the greatest batch that is right for this window: several are to be on their way."""
+        return int(self._window) // 4
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a batch that is sent now counts as lost."""
+        usual = FIRST_PATIENCE
+        if self._smoothed:
+            usual = self._smoothed + max(3 * self._queue, 4 * self._variation)
+        return min(LONGEST_PATIENCE, usual * 2.0**self._doublings)
+
+    def sent(self, name: str, size: int, now: float) -> None:
+        """A batch goes on its way."""
+        self._flights[name] = _Flight(size, now, now + self.patience)
+        self._in_flight += size
+        if self._in_flight >= self._window / 2:
+            self._filled_at = now
+
+    def confirmed(self, name: str, now: float) -> None:
+        """A batch arrived."""
+        in_flight = self._in_flight
+        flight = self._land(name)
+        if flight is None:
+            return
+        trip = now - flight.at
+        self._measure(trip)
+        growth = max(-0.5, 1 - (trip - self._shortest) / self._queue)
+        if growth > 0 and self._window >= self._threshold:
+            growth /= _CAREFUL
+        if growth < 0 or in_flight >= self._window / 2:
+            self._resize(flight.size * growth)
+
+    def lost(self, name: str, now: float) -> bool:
+        """A batch did not arrive, or not in time; whether this is news: the first loss of what was on its way."""
+        flight = self._land(name)
+        if flight is None or flight.at < self._cut_at:
+            return False
+        self._cut_at = now
+        self._resize(-self._window / 2)
+        self._threshold = self._window
+        if flight.due <= now:
+            self._doublings = min(self._doublings + 1, _MOST_DOUBLINGS)
+        return True
+
+    def forget(self, name: str) -> None:
+        """A batch was burned; that says nothing about the carrier."""
+        self._land(name)
+
+    def late(self, now: float) -> list[str]:
+        """Batches with which patience is at its end."""
+        return [name for name, flight in self._flights.items() if flight.due <= now]
+
+    def due(self, name: str) -> float | None:
+        """When patience with a batch ends; None: it is not on its way."""
+        flight = self._flights.get(name)
+        return None if flight is None else flight.due
+
+    def next_due(self) -> float:
+        """When patience with some batch ends; infinite where none is on its way."""
+        return min((flight.due for flight in self._flights.values()), default=math.inf)
+
+    @property
+    def _queue(self) -> float:
+        return max(QUEUE_SECONDS, self._shortest / 2)
+
+    def _land(self, name: str) -> _Flight | None:
+        flight = self._flights.pop(name, None)
+        if flight is not None:
+            self._in_flight -= flight.size
+        return flight
+
+    def _measure(self, trip: float) -> None:
+        self._doublings = 0
+        self._shortest = min(self._shortest, trip)
+        if not self._smoothed:
+            self._smoothed, self._variation = trip, trip / 2
+            return
+        self._variation += (abs(trip - self._smoothed) - self._variation) / 4
+        self._smoothed += (trip - self._smoothed) / 8
+
+    def _resize(self, change: float) -> None:
+        self._window = min(self._greatest, max(self._least, self._window + change))

@@ -1,0 +1,197 @@
+"""What an AKMS remembers of its UKMSs' stores, what it tells of it, and what follows from a new one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, text
+
+from keyhaul.config.services import StoreSection
+from keyhaul.store.embedded import EmbeddedStore
+from keyhaul.store.interface import Schema, StoreUnavailable
+from keyhaul.transport.messages.access import Report, Reported
+from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
+from keyhaul.transport.messages.peer import Voided
+from keyhaul.transport.operations import ACCESS_REPORT
+from services.akms.pace import Pace
+from services.akms.stores import GREATEST, Known, UkmsStores
+from services.akms.tables import SCHEMA, store_of
+from tests.services.akms.town import Town, Ukms, until
+
+UKMS = "ukms-1"
+ONE, TWO, THREE = "1" * 32, "2" * 32, "3" * 32
+
+
+async def tell(ukms: Ukms, store: str, generation: int = 0, **more: Any) -> tuple[str, int]:
+    report = Report(store=store, unsettled=[], generation=generation, **more)
+    reported = await ukms.up(ACCESS_REPORT, report)
+    return reported.store, reported.generation
+
+
+async def opened(directory: Path, schema: Schema = SCHEMA) -> EmbeddedStore:
+    return await EmbeddedStore.open(StoreSection(path="store.db", key_file="store.key"), directory, schema)
+
+
+async def again(store: EmbeddedStore) -> UkmsStores:
+    """What a process would find that starts now."""
+    stores = UkmsStores(store, Pace())
+    await stores.load()
+    return stores
+
+
+async def test_a_report_is_answered_with_what_was_known_before_it(town: Town) -> None:
+    ukms = town.ukms[UKMS]
+    former = ukms.store
+    assert await tell(ukms, former, 5) == (former, 0)
+    assert await tell(ukms, former, 9) == (former, 5)
+    assert await tell(ukms, former, 7) == (former, 9)
+    assert await tell(ukms, former) == (former, 9)
+    assert await tell(ukms, TWO, 3) == (former, 9)
+    assert await tell(ukms, TWO) == (TWO, 3)
+
+
+async def test_an_inquiry_changes_nothing(town: Town) -> None:
+    ukms = town.ukms[UKMS]
+    former = ukms.store
+    await tell(ukms, former, 5)
+    for _ in range(3):
+        assert await tell(ukms, TWO, 99, inquiry=True) == (former, 5)
+    assert await tell(ukms, former) == (former, 5)
+    assert "ukms-store-replaced" not in town.a.process.alarms
+
+
+async def test_an_inquiry_is_checked_like_any_report(town: Town) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await tell(town.ukms[UKMS], "short", inquiry=True)
+    assert caught.value.code is ErrorCode.MALFORMED
+
+
+async def test_a_ukms_of_the_release_before_is_answered(town: Town) -> None:
+    message = msgspec.json.decode(b'{"v":1,"store":"%s","unsettled":[]}' % TWO.encode(), type=Report)
+    reply = await town.ukms[UKMS].up(ACCESS_REPORT, message)
+    msgspec.json.decode(msgspec.json.encode(reply), type=Accepted)
+
+
+async def test_requests_pushes_and_voids_tell_too(town: Town) -> None:
+    ukms, slave = town.ukms[UKMS], town.ukms["ukms-2"]
+    await tell(ukms, ukms.store, 1)
+    ukms.generation, slave.generation = 20, 30
+    await ukms.ask("sae-1a", ["sae-2a"])
+    await town.settled("sae-1a", ["sae-2a"])
+    assert await tell(ukms, ukms.store) == (ukms.store, 20)
+    assert await tell(slave, slave.store) == (slave.store, 30)
+
+
+async def test_after_a_restart_it_is_still_known(town: Town) -> None:
+    ukms = town.ukms[UKMS]
+    await tell(ukms, TWO, 12)
+    ukms.store = TWO
+    async with asyncio.timeout(5):
+        while (await again(town.a.store.real)).known(UKMS) != Known(TWO, 12):
+            await asyncio.sleep(0.001)
+    await town.a.restart()
+    assert await tell(ukms, TWO) == (TWO, 12)
+
+
+async def test_a_store_that_comes_while_another_one_is_being_replaced_is_not_forgotten(town: Town) -> None:
+    """What was held under the identity before, and under the one in between, is withdrawn; what is held under the last
+    one stays."""
+    ids = await town.ukms[UKMS].ask("sae-1a", ["sae-2a"], 4)
+    await town.settled("sae-1a", ["sae-2a"])
+    master, slave = town.ukms[UKMS], town.ukms["ukms-2"]
+    slave.new_store()
+    await asyncio.gather(slave.report(), tell(slave, TWO), tell(slave, THREE))
+    slave.store = THREE
+    await until(lambda: town.aaa.void == set(ids))
+    assert not master.usable("master", "sae-1a")
+
+    async def known() -> str | None:
+        return await town.b.store.read(lambda connection: store_of(connection, "ukms-2"))
+
+    async with asyncio.timeout(5):
+        while await known() != THREE:
+            await asyncio.sleep(0.001)
+    more = await master.ask("sae-1a", ["sae-2a"], 2)
+    await town.settled("sae-1a", ["sae-2a"])
+    await slave.report()
+    assert set(slave.usable("slave", "sae-2a")) >= set(more)
+
+
+async def test_an_identity_is_durable_before_it_counts_as_taken(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    stores = await again(store)
+    await stores.identified(UKMS, ONE)
+    assert (await again(store)).known(UKMS) == Known(ONE, 0)
+    stores.told(UKMS, 7)
+    await stores.flush()
+    await stores.identified(UKMS, TWO)
+    assert (await again(store)).known(UKMS) == Known(TWO, 0)
+    assert await store.read(lambda c: store_of(c, UKMS)) == ONE, "what was in it is still to be withdrawn"
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await stores.identified(UKMS, THREE)
+    with pytest.raises(StoreUnavailable):
+        await stores.identified(UKMS, THREE)
+
+
+async def test_a_generation_is_known_at_once_and_durable_soon(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    stores = UkmsStores(store, Pace(generations=0.001))
+    await stores.identified(UKMS, ONE)
+    running = asyncio.create_task(stores.run())
+    for generation in range(1, 50):
+        stores.told(UKMS, generation)
+        assert stores.known(UKMS).generation == generation
+    async with asyncio.timeout(5):
+        while (await again(store)).known(UKMS) != Known(ONE, 49):
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+
+
+async def test_only_the_present_store_and_only_upwards(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    stores = await again(store)
+    stores.told(UKMS, 5)
+    assert stores.known(UKMS) == Known()
+    await stores.identified(UKMS, ONE)
+    for generation, of in ((5, ONE), (4, ONE), (9, TWO), (-3, ""), (GREATEST + 1, ""), (6, "")):
+        stores.told(UKMS, generation, of)
+    assert stores.known(UKMS) == Known(ONE, 6)
+    stores.told("ukms-2", 5)
+    await stores.flush()
+    assert (await again(store)).known(UKMS) == Known(ONE, 6)
+    await stores.identified(UKMS, TWO)
+    stores.told(UKMS, 2, ONE)
+    assert stores.known(UKMS) == Known(TWO, 0)
+    await store.close()
+
+
+async def test_a_store_of_the_release_before_knows_what_it_knew(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+
+    def as_before(connection: Connection) -> None:
+        connection.execute(text("DROP TABLE ukms_stores"))
+        connection.execute(text("CREATE TABLE ukms_stores (ukms VARCHAR(64) PRIMARY KEY, store VARCHAR(32) NOT NULL)"))
+        connection.execute(text("INSERT INTO ukms_stores VALUES (:ukms, :store)"), {"ukms": UKMS, "store": ONE})
+        connection.execute(text("UPDATE keyhaul_store SET value = '1' WHERE name = 'version'"))
+
+    await store.write(as_before)
+    await store.close()
+    store = await opened(tmp_path)
+    stores = await again(store)
+    assert stores.known(UKMS) == Known(ONE, 0)
+    stores.told(UKMS, 4)
+    await stores.flush()
+    assert (await again(store)).known(UKMS) == Known(ONE, 4)
+    await store.close()
+
+
+def test_what_is_left_out_is_told_by_nobody() -> None:
+    assert Reported() == Reported(store="", generation=0)
+    assert Voided().generation == 0

@@ -1,0 +1,91 @@
+"""Keys that expire unfetched are told to AAA, whatever the AKMS itself still knows of them by then."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select
+
+from keyhaul.keys.states import KeyState
+from keyhaul.randomness import identifier
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
+from keyhaul.transport.messages.peer import Withdraw
+from keyhaul.transport.operations import ACCESS_WITHDRAW
+from services.akms.accounting import MAXIMUM_UNKNOWN
+from services.akms.tables import BATCHES, USAGE
+from tests.services.akms.town import Town, until
+
+
+async def withdraw(town: Town, batch: str, key_ids: list[UUID]) -> None:
+    """The master's UKMS says that keys expired."""
+    await town.ukms["ukms-1"].up(ACCESS_WITHDRAW, Withdraw(batch=batch, key_ids=key_ids))
+
+
+async def rows(town: Town, table: str) -> int:
+    """Rows of the asker's store."""
+    of = {"batches": BATCHES, "usage": USAGE}[table]
+    return await town.a.store.real.read(lambda c: c.execute(select(func.count()).select_from(of)).scalar_one())
+
+
+async def issued(town: Town) -> bool:
+    """Whether the asker has noted that all batches are handed over."""
+    states = await town.a.store.real.read(lambda c: set(c.execute(select(BATCHES.c.state)).scalars()))
+    return states == {KeyState.ISSUED}
+
+
+@pytest.mark.parametrize("ahead", [0.0, 200_000.0])
+async def test_keys_that_expire_are_told_to_aaa_once(town: Town, ahead: float) -> None:
+    """Also where the wall clock of the AKMS jumped beyond the end of its record."""
+    ids = await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], 4)
+    await until(lambda: town.records)
+    (batch,) = town.records
+    town.a.ahead = ahead
+    while not await issued(town):
+        await asyncio.sleep(0)
+    if ahead:
+        await town.a.service.reconciling.purge()
+        assert await rows(town, "batches") == 0
+    for _ in range(2):
+        await withdraw(town, batch, ids[:3])
+    await until(lambda: town.aaa.expired == set(ids[:3]))
+    assert len(town.records) == 1
+    assert not town.aaa.void
+
+
+async def test_a_withdrawal_while_aaa_is_away_comes_after_the_record(town: Town) -> None:
+    await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"])
+    await until(lambda: town.records)
+    town.aaa.away = True
+    ids = await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], 2)
+    batch = town.ukms["ukms-1"].pushed[-1].batch
+    town.a.ahead = 200_000.0
+    await town.a.service.reconciling.purge()
+    await withdraw(town, batch, ids)
+    await town.a.restart()
+    town.aaa.away = False
+    await until(lambda: town.aaa.expired == set(ids))
+    assert town.records[batch][1] == set(ids)
+
+
+async def test_a_withdrawal_of_what_never_was_is_refused_by_aaa_and_holds_up_nothing(town: Town) -> None:
+    await withdraw(town, identifier(), [uuid4()])
+    await until(lambda: "usage-refused" in town.a.process.alarms)
+    await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"])
+    await until(lambda: town.records)
+    assert not town.aaa.expired
+
+
+async def test_a_ukms_cannot_fill_the_store_with_withdrawals(town: Town) -> None:
+    for batch, key_ids in (("x", [uuid4()]), (identifier(), []), (identifier(), [uuid4()] * 1025)):
+        with pytest.raises(ServiceError) as malformed:
+            await withdraw(town, batch, key_ids)
+        assert malformed.value.code is ErrorCode.MALFORMED
+    line = {"kind": "expired", "grant": "", "size": 0, "key_ids": uuid4().bytes, "at": 0.0, "refused": True}
+    many = [{**line, "batch": identifier()} for _ in range(MAXIMUM_UNKNOWN)]
+    await town.a.store.real.write(lambda c: c.execute(USAGE.insert(), many))
+    with pytest.raises(ServiceError) as busy:
+        await withdraw(town, identifier(), [uuid4()])
+    assert busy.value.code is ErrorCode.BUSY
+    assert await rows(town, "usage") == MAXIMUM_UNKNOWN
