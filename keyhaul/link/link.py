@@ -22,7 +22,7 @@ from keyhaul.link.sender import SenderDirection
 from keyhaul.link.session import Session, SessionRefused
 from keyhaul.link.window import Replayed
 from keyhaul.transport.codec import decode, encode
-from keyhaul.transport.messages.base import ErrorCode, Message, ServiceError
+from keyhaul.transport.messages.base import ErrorCode, ErrorReply, Message, ServiceError
 from keyhaul.transport.messages.link import LinkControl, Sealed, SealedHeader, Stream
 from keyhaul.transport.operations import LINK_CONTROL, Operation, Reply, Request
 
@@ -37,6 +37,18 @@ _REFUSALS: tuple[tuple[type[Exception], str, ErrorCode], ...] = (
     (AuthenticationFailed, "authentication", ErrorCode.AUTHENTICATION),
 )
 _REFUSED = tuple(kind for kind, _, _ in _REFUSALS)
+
+_FINAL = frozenset(
+    {
+        ErrorCode.MALFORMED,
+        ErrorCode.VERSION,
+        ErrorCode.FORBIDDEN,
+        ErrorCode.NOT_PERMITTED,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.CONFLICT,
+    }
+)
+"""Refusals after which a caller does not try again."""
 
 
 class Link:
@@ -181,23 +193,26 @@ class Link:
         except _REFUSED as error:
             raise self._refused(error) from None
         assert session is not None
-        request = decode(sealed.clear, operation.request)
         if own:
-            assert isinstance(request, LinkControl)
-            reply, bits = await core.settle(self._refill.answer(request))
+            control = decode(sealed.clear, LinkControl)
+            reply, bits = await core.settle(self._refill.answer(control))
             return self._own_answer(encode(reply), bits, head, session)
         assert handler is not None
+        answer: Message | None
+        kind = operation.name
         try:
-            answer, secret = await handler(self._neighbour, request, secret)
+            answer, secret = await handler(self._neighbour, decode(sealed.clear, operation.request), secret)
         except ServiceError as error:
-            if error.code is ErrorCode.UNKNOWN_SESSION:
-                raise ServiceError(ErrorCode.INTERNAL, "the request failed after it was accepted") from error
-            raise
+            code = ErrorCode.INTERNAL if error.code is ErrorCode.UNKNOWN_SESSION else error.code
+            if operation.one_way:
+                raise ServiceError(code, error.message, retry_after_ms=error.retry_after_ms) from error
+            answer = ErrorReply(code=code, message=error.message, retry_after_ms=error.retry_after_ms)
+            kind, secret = _refusal_of(operation), b""
         if operation.one_way:
             return None
         assert answer is not None
         result, flight, _ = await self._sealing.seal(
-            operation.name,
+            kind,
             encode(answer),
             secret,
             Stream.PAYLOAD if secret else Stream.CONTROL,
@@ -293,29 +308,35 @@ class Link:
                     operation.path, sealed, None if operation.one_way else Sealed, deadline=end - loop.time()
                 )
                 accepted = True
-                if operation.one_way:
-                    return None
-                if answer is None:
-                    raise ServiceError(ErrorCode.MALFORMED, "the neighbour's answer is empty")
-                return self._answer(operation, answer, flight.id)
             except ServiceError as error:
-                if error.code is not ErrorCode.UNKNOWN_SESSION or accepted:
-                    raise
+                if error.code is not ErrorCode.UNKNOWN_SESSION:
+                    raise _undecided(error) from None
                 core.lose(session)
                 if not again:
                     raise ServiceError(ErrorCode.UNREACHABLE, "the neighbour does not know the session") from None
                 again = False
+                continue
             finally:
                 core.outgoing.finished(flight, accepted=accepted)
+            if operation.one_way:
+                return None
+            if answer is None:
+                raise ServiceError(ErrorCode.UNREACHABLE, "the neighbour's answer is empty")
+            return self._answer(operation, answer, flight.id)
 
     def _answer(self, operation: Operation[Request, Reply], answer: Sealed, request: RequestId) -> tuple[Reply, bytes]:
         core = self._core
         try:
-            _, secret = core.incoming.open(answer, operation.name, answers=request)
+            refused = read_header(answer, self.id).kind == _refusal_of(operation)
+            kind = _refusal_of(operation) if refused else operation.name
+            _, secret = core.incoming.open(answer, kind, answers=request)
         except UnknownSession:
             raise ServiceError(ErrorCode.UNREACHABLE, "the answer belongs to a session that is gone") from None
         except _REFUSED as error:
-            raise self._refused(error) from None
+            raise _undecided(self._refused(error)) from None
+        if refused:
+            refusal = decode(answer.clear, ErrorReply)
+            raise ServiceError(refusal.code, refusal.message, retry_after_ms=refusal.retry_after_ms)
         return decode(answer.clear, operation.reply), secret
 
     def _own_answer(self, clear: bytes, bits: bytes, head: SealedHeader, session: Session) -> Sealed:
@@ -363,6 +384,18 @@ class Link:
                 self._core.telemetry.refused(reason, str(error))
                 return ServiceError(code, str(error))
         raise error
+
+
+def _refusal_of(operation: Operation[Any, Any]) -> str:
+    """The kind of a sealed message by which the handler of an operation refuses."""
+    return f"{operation.name}.refused"
+
+
+def _undecided(error: ServiceError) -> ServiceError:
+    """What did not come under the link's keys decides nothing: as if the neighbour had not been reached."""
+    if error.code not in _FINAL:
+        return error
+    return ServiceError(ErrorCode.UNREACHABLE, f"refused outside the link's keys: {error.message or error.code.value}")
 
 
 def _direction(direction: SenderDirection | ReceiverDirection) -> DirectionStatus:

@@ -307,8 +307,7 @@ class Air:
             if earlier is not None and self._faults.fate(exchange.path) == "answer replayed":
                 self._faults.count("answer replayed")
                 (status, body) = earlier
-            elif status < 300:
-                # Refusals are not sealed: transport security alone keeps them from being repeated.
+            else:
                 exchange.line.answers[exchange.path] = status, body
         self._send(exchange, body, lambda arriving: self._return(exchange, status, arriving))
 

@@ -463,14 +463,14 @@ async def test_who_has_no_link_is_forbidden(pair: Maker) -> None:
         assert refused.value.code is ErrorCode.FORBIDDEN
 
 
-async def test_an_operation_nobody_serves_is_not_found(pair: Maker) -> None:
+async def test_an_operation_nobody_serves_is_refused_without_deciding_anything(pair: Maker) -> None:
     ends = await pair()
     await until(lambda: ends.a.link.up)
     with pytest.raises(ServiceError) as refused:
         await ends.b.link.call(
             Operation("test.unserved", ECHO.pairs, Forward, Accepted, sealed=True), forward(), deadline=5
         )
-    assert refused.value.code is ErrorCode.NOT_FOUND
+    assert refused.value.code is ErrorCode.UNREACHABLE
     assert ACCESS_REQUEST.sealed
     with pytest.raises(ValueError, match="one-way"):
         await ends.a.link.call(RELAY_FORWARD, forward(), deadline=1)
@@ -519,3 +519,96 @@ async def test_a_link_that_is_switched_off_carries_nothing_until_it_is_on_again(
     await ends.a.links.enable(ends.a.link.id, True)
     assert (await ends.b.link.call(ECHO, forward(), b"after", deadline=5))[1] == b"retfa"
     assert ends.a.link.status().sessions_total == sessions
+
+
+def _refusing(node: Node, code: ErrorCode, retry_after_ms: int = 0) -> None:
+    async def refuse(neighbour: ServiceName, message: Forward, secret: bytes) -> tuple[Forward, bytes]:
+        raise ServiceError(code, "it does not suit", retry_after_ms=retry_after_ms)
+
+    node.link.serve(ECHO, refuse)
+
+
+async def test_a_handler_refuses_under_the_links_keys(pair: Maker, suite: str) -> None:
+    ends = await pair({"suites": [suite]})
+    _refusing(ends.b, ErrorCode.CONFLICT, retry_after_ms=70)
+    for _ in range(2):
+        with pytest.raises(ServiceError) as refused:
+            await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
+        assert (refused.value.code, refused.value.message) == (ErrorCode.CONFLICT, "it does not suit")
+        assert refused.value.retry_after_ms == 70
+
+
+async def test_a_refusal_that_was_changed_or_belongs_to_another_request_decides_nothing(
+    pair: Maker, suite: str
+) -> None:
+    ends = await pair({"suites": [suite]})
+    _refusing(ends.b, ErrorCode.NOT_FOUND)
+    replies: list[bytes] = []
+
+    def keep(path: str, body: bytes) -> bytes:
+        if path == ECHO.path:
+            replies.append(body)
+        return body
+
+    def change(path: str, body: bytes) -> bytes:
+        if path != ECHO.path:
+            return body
+        sealed = msgspec.json.decode(body, type=Sealed)
+        clear = sealed.clear.replace(b"not-found", b"forbidden")
+        return msgspec.json.encode(msgspec.structs.replace(sealed, clear=clear))
+
+    ends.a.wire.tamper_reply = keep
+    with pytest.raises(ServiceError) as refused:
+        await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
+    assert refused.value.code is ErrorCode.NOT_FOUND
+    ends.a.wire.tamper_reply = change
+    with pytest.raises(ServiceError) as refused:
+        await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
+    assert refused.value.code is ErrorCode.AUTHENTICATION
+    ends.a.wire.tamper_reply = lambda path, body: replies[0] if path == ECHO.path else body
+    with pytest.raises(ServiceError) as refused:
+        await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
+    assert refused.value.code is ErrorCode.UNREACHABLE
+    assert ends.a.link.status().rejected_total == 2
+
+
+async def test_an_answer_is_not_taken_for_a_refusal_nor_a_refusal_for_an_answer(pair: Maker) -> None:
+    ends = await pair()
+
+    def relabel(old: bytes, new: bytes) -> Callable[[str, bytes], bytes]:
+        def tamper(path: str, body: bytes) -> bytes:
+            if path != ECHO.path:
+                return body
+            sealed = msgspec.json.decode(body, type=Sealed)
+            header = sealed.header.replace(old, new)
+            assert header != sealed.header
+            return msgspec.json.encode(msgspec.structs.replace(sealed, header=header))
+
+        return tamper
+
+    kind = f'"{ECHO.name}"'.encode()
+    refused_kind = f'"{ECHO.name}.refused"'.encode()
+    ends.a.wire.tamper_reply = relabel(kind, refused_kind)
+    with pytest.raises(ServiceError) as refused:
+        await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
+    assert refused.value.code is ErrorCode.AUTHENTICATION
+    _refusing(ends.b, ErrorCode.NOT_FOUND)
+    ends.a.wire.tamper_reply = relabel(refused_kind, kind)
+    with pytest.raises(ServiceError) as refused:
+        await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
+    assert refused.value.code is ErrorCode.AUTHENTICATION
+
+
+async def test_a_refusal_outside_the_links_keys_is_not_final(pair: Maker) -> None:
+    ends = await pair()
+    await ends.a.link.call(ECHO, forward(), b"x", deadline=5)
+
+    def forbid(path: str, body: bytes) -> bytes:
+        if path == ECHO.path:
+            raise ServiceError(ErrorCode.FORBIDDEN, "somebody says so")
+        return body
+
+    ends.a.wire.tamper_request = forbid
+    with pytest.raises(ServiceError, match="outside the link's keys: somebody says so") as refused:
+        await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
+    assert refused.value.code is ErrorCode.UNREACHABLE
