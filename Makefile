@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Debian packages that the tests use: independent HTTP tools, a compiler for fault shims, network namespaces.
-DEBIAN := curl nghttp2-client procps gcc libc6-dev iproute2 util-linux mount
+DEBIAN := curl nghttp2-client procps gcc libc6-dev iproute2 util-linux mount libfaketime
 
 .PHONY: install demo test fuzz bench lint lock format clean
 

@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from keyhaul.transport.etsi014 import Client014
+from tests.faults import oracle
 from tests.faults.ground import Ground
 from tests.network.conftest import SMALL, keyhaul
+from tests.network.load import Load, drain
+
+BACK_AFTER = "back after"
+
+LONGEST = 900
+"""Seconds of one test on a busy machine."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,6 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.long)
+            item.add_marker(pytest.mark.timeout(LONGEST))
 
 
 def loopback() -> str:
@@ -48,9 +56,41 @@ def need() -> Callable[..., None]:
     return needs
 
 
+@pytest.fixture(autouse=True)
+def recoveries(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test measured goes with its report, so that whoever runs the tests in several processes sees it too."""
+    oracle.recoveries.clear()
+    yield
+    request.node.user_properties += [(BACK_AFTER, (one.fault, one.keys)) for one in oracle.recoveries]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long it took after each fault until keys were delivered again; a timing never fails a test."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
+    said = [value for report in reports if report.when == "teardown" for value in report.user_properties]
+    rows = [row for name, row in said if name == BACK_AFTER]
+    if rows:
+        terminalreporter.section("seconds from the end of a fault to keys on every way")
+        for fault, seconds in sorted(rows, key=lambda row: -row[1]):
+            terminalreporter.write_line(f"{seconds:7.2f}  {fault}")
+
+
+async def drained(ground: Ground) -> None:
+    """Issue and fetch what stands in the buffers; nothing may be missing, come twice or differ."""
+    clients = {sae.id: sae.client() for sae in ground.network.saes}
+    seen = Load()
+    try:
+        await drain(clients, oracle.PAIRS, seen)
+    finally:
+        for client in clients.values():
+            await client.close()
+    assert not seen.faults, f"{seen.faults} of {len(seen.issued)} keys that stood in buffers at the end"
+    assert not ground.issued.intersection(map(str, seen.issued)), "keys were issued a second time at the end"
+
+
 @pytest.fixture(scope="session")
-def ground(need: Callable[..., None]) -> Iterator[Ground]:
-    """Started with all its services; every test leaves it serving."""
+def ground(need: Callable[..., None], request: pytest.FixtureRequest) -> Iterator[Ground]:
+    """Started with all its services; every test leaves it serving. After a failure the logs are kept."""
     need("setpriv")
     scratch = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))
     try:
@@ -59,8 +99,13 @@ def ground(need: Callable[..., None]) -> Iterator[Ground]:
         try:
             asyncio.run(made.up())
             yield made
+            asyncio.run(drained(made))
         finally:
             made.down()
+            if request.session.testsfailed:
+                shutil.copytree(
+                    scratch / "n" / "logs", tempfile.mkdtemp(prefix="faults-", dir="/tmp"), dirs_exist_ok=True
+                )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from keyhaul.transport.etsi014 import Client014
-from tests.faults.ground import Ground
+from tests.faults.ground import BACK, Ground
 from tests.network.conftest import keyhaul
-from tests.network.load import Load, load
+from tests.network.load import Load, drain, fetched_again, load
 
 PAIRS = (("first-west-1", "first-east-1"), ("second-west-1", "second-east-1"))
 """One pair of each class that crosses the carrier: silver under AEAD, gold under one-time pad."""
 
-CALL = 5.0
-"""Seconds of one call: a frozen site must not stop its user for long."""
+CALL = 20.0
+"""Seconds of one call: a frozen site does not stop its user for ever, and a slow one loses no answer."""
 
 PACE = 0.05
 """Seconds between requests: some load, but services that start must get the processors too."""
 
-SETTLING = 45.0
+SETTLING = 150.0
 """Seconds until everything that was delivered must be recorded."""
+
+AGAIN = 200
+"""Keys of a case that their slaves ask for once more."""
+
+QUIET = 2.0
+"""Seconds without an errand after which AKMSs have told everybody what they had to."""
 
 HARMLESS = frozenset({"link-burns-repeated", "cn-bits-unknown"})
 """Alarms that restarts and cut connections may raise."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long something took after the end of a fault."""
+
+    fault: str
+    keys: float
+    """Seconds until both SAEs of every pair had keys asked for after the fault, both ways."""
+
+
+recoveries: list[Recovery] = []
+"""Of the faults of this run; shown, and not judged."""
+
+
 class Case:
     """One fault, under load, and what may come of it."""
 
-    def __init__(self, ground: Ground, seen: Load, allowed: Collection[str]) -> None:
+    def __init__(self, ground: Ground, clients: dict[str, Client014], seen: Load, allowed: Collection[str]) -> None:
         self.ground = ground
+        self.clients = clients
         self.seen = seen
         self.allowed = set(allowed)
         """Alarms that may be raised."""
@@ -45,23 +68,48 @@ class Case:
         self.unsure = 0
         """Keys whose delivery may stay unknown: those on their way to an encryptor when its site fell."""
         self.lost = False
-        """Whether keys that a site held are lost with its store."""
-        self.unrecorded: set[UUID] = set()
-        """Keys whose record may be lost."""
+        """Whether keys that a site held are lost with its store: until the other side knows, it may issue them."""
+        self.on_record: set[UUID] | None = None
+        """Keys whose record must be there; None: all that masters got."""
         self.marks = ground.marks()
+        self._ends: list[float] = []
+
+    def over(self) -> None:
+        """The fault ends now: the service was started again, say."""
+        self._ends.append(time.monotonic())
+
+    async def come_back(self) -> None:
+        """Wait until keys asked for after the last fault were complete on every way."""
+        async with asyncio.timeout(BACK):
+            while self._ends and self.seen.back(self._ends[-1]) is None:
+                await asyncio.sleep(0.02)
+
+    async def drain(self) -> None:
+        """Issue and fetch what stands in the buffers."""
+        await drain(self.clients, PAIRS, self.seen, deadline=CALL)
 
     async def judge(self) -> None:
-        """Judge, after the load has ended."""
+        """Judge, after the load has ended; what stands in the buffers is issued before, so that nothing comes later."""
         seen, ground = self.seen, self.ground
-        faults = dict(seen.faults)
+        back = [seconds for end in self._ends if (seconds := seen.back(end)) is not None]
+        if back:
+            recoveries.append(Recovery(os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0], max(back)))
+        early = seen.missing
         if self.lost:
+            await quiet(ground)
+        await self.drain()
+        faults = dict(seen.faults)
+        if self.lost and seen.missing == early:
             faults.pop("missing", None)
         again = ground.issued.intersection(map(str, seen.issued))
         ground.issued.update(map(str, seen.issued))
-        assert not faults, f"{faults}, of {seen.delivered} delivered"
+        some = sorted(seen.fetched) if len(seen.fetched) <= AGAIN else random.sample(sorted(seen.fetched), AGAIN)
+        twice = await fetched_again(self.clients, some, seen, deadline=CALL)
+        assert not faults, f"{faults}, of {seen.delivered} delivered, {seen.missing - early} of those from buffers"
         assert not again, f"{len(again)} keys were issued a second time"
+        assert not twice, f"{twice} of {len(some)} keys were fetched a second time"
         assert self.lost or len(seen.unsure) <= self.unsure, f"{len(seen.unsure)} keys vanished"
-        await recorded(ground, seen, exempt=self.unrecorded)
+        await recorded(ground, seen.issued if self.on_record is None else self.on_record, seen)
         raised = ground.alarms(self.marks)
         strange = {name: count for name, count in raised.items() if name not in HARMLESS | self.allowed | self.wanted}
         assert not strange, f"alarms: {strange}"
@@ -79,22 +127,34 @@ async def under_load(
         clients: by SAE ID.
         alarms: those that may be raised.
     """
+    ground.start_rest()
     await ground.serving()
     async with load(clients, PAIRS, deadline=CALL, pace=PACE) as seen:
-        case = Case(ground, seen, alarms)
+        case = Case(ground, clients, seen, alarms)
         yield case
         await ground.serving()
+        await case.come_back()
     await case.judge()
 
 
-async def recorded(ground: Ground, seen: Load, *, exempt: Collection[UUID] = ()) -> None:
-    """Wait until AAA has every key that a master got in exactly one record, and its sums say the same.
+async def quiet(ground: Ground) -> None:
+    """Wait until no AKMS has told anybody for a while that keys are void."""
+    akmss = [service for service in ground.services if service.startswith("akms")]
 
-    Args:
-        ground: the network.
-        seen: what masters got.
-        exempt: keys whose record may be lost.
-    """
+    async def done() -> float:
+        return sum([await ground.metric(akms, "keyhaul_akms_errands_total") for akms in akmss])
+
+    end = time.monotonic() + SETTLING
+    count, since = await done(), time.monotonic()
+    while time.monotonic() < since + QUIET:
+        assert time.monotonic() < end, "AKMSs do not come to an end with what they have to tell"
+        await asyncio.sleep(0.1)
+        if (now := await done()) != count:
+            count, since = now, time.monotonic()
+
+
+async def recorded(ground: Ground, wanted: Collection[UUID], seen: Load) -> None:
+    """Wait until AAA has these keys in one record each, and its sums say the same; none that was issued is void."""
     config = Path(ground.network.service("aaa-dc")["config"])
     end = time.monotonic() + SETTLING
     while True:
@@ -102,14 +162,14 @@ async def recorded(ground: Ground, seen: Load, *, exempt: Collection[UUID] = ())
         shown = await asyncio.to_thread(keyhaul, "aaa", "show", "usage", "--json", "--config", config)
         delivered = sum(row["delivered"] for row in json.loads(shown.stdout)["rows"])
         after = states(ground)
-        missing = [key for key in seen.issued if key not in after and key not in exempt]
+        missing = [key for key in wanted if key not in after]
         void = [key for key in seen.issued if after.get(key, "delivered") == "void"]
         assert not void, f"{len(void)} keys that masters have are recorded as void"
         low, high = (sum(state != "void" for state in found.values()) for found in (before, after))
         if not missing and min(low, high) <= delivered <= max(low, high):
             return
         assert time.monotonic() < end, (
-            f"{len(missing)} of {len(seen.issued)} keys are not recorded; the sums say {delivered}, records {high}"
+            f"{len(missing)} of {len(wanted)} keys are not recorded; the sums say {delivered}, records {high}"
         )
         await asyncio.sleep(0.2)
 

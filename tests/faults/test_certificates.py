@@ -19,6 +19,9 @@ pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]
 MORE_THAN_BUFFERS = 800
 """Keys that users' sites do not have in stock."""
 
+RECONNECTED = {"usage-not-recorded"}
+"""Connections end under revoked certificates, perhaps in the middle of a call; usage is sent again."""
+
 DOMAIN = "test.example"
 RENEWED = ("ukms-west", "ckms-m", "aaa-dc")
 
@@ -54,7 +57,7 @@ def revoke(ground: Ground, certificate: Path) -> None:
 async def test_renewed_certificates_serve_and_the_old_ones_may_be_revoked(
     ground: Ground, clients: dict[str, Client014], tmp_path: Path
 ) -> None:
-    async with under_load(ground, clients) as case:
+    async with under_load(ground, clients, alarms=RECONNECTED) as case:
         await more(case.seen, 20)
         pids = {service: ground.pid(service) for service in RENEWED}
         former = [await asyncio.to_thread(renew, ground, service, tmp_path) for service in RENEWED]
@@ -71,19 +74,18 @@ async def test_renewed_certificates_serve_and_the_old_ones_may_be_revoked(
 async def test_a_renewed_akms_goes_on_making_keys(
     ground: Ground, clients: dict[str, Client014], tmp_path: Path
 ) -> None:
-    async with ground.plainly("akms-a"), under_load(ground, clients) as case:
+    async with ground.plainly("akms-a"), under_load(ground, clients, alarms=RECONNECTED) as case:
         await more(case.seen, 20)
         former = await asyncio.to_thread(renew, ground, "akms-a", tmp_path)
         await asyncio.to_thread(revoke, ground, former)
         await more(case.seen, MORE_THAN_BUFFERS, BACK)
 
 
-@pytest.mark.long
 async def test_a_revoked_service_is_shut_out_until_it_has_a_new_certificate(
     ground: Ground, clients: dict[str, Client014], tmp_path: Path
 ) -> None:
     service, neighbours = "ckms-m", ("ckms-a", "ckms-b")
-    async with under_load(ground, clients) as case:
+    async with under_load(ground, clients, alarms=RECONNECTED) as case:
         await more(case.seen, 20)
         await asyncio.to_thread(revoke, ground, ground.directory(service) / "certificate.pem")
         try:
@@ -94,5 +96,6 @@ async def test_a_revoked_service_is_shut_out_until_it_has_a_new_certificate(
             assert set(await ground.lacks(neighbours)) == set(neighbours)
         finally:
             await asyncio.to_thread(renew, ground, service, tmp_path)
+            case.over()
         await ground.serving()
         await more(case.seen, 40, BACK)

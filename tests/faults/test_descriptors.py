@@ -46,6 +46,7 @@ async def test_a_service_without_descriptors_lives_on(
             resource.prlimit(pid, resource.RLIMIT_NOFILE, former)
             for writer in writers:
                 writer.close()
+        case.over()
         await ground.serving()
         assert ground.pid(service) == pid
         await more(case.seen, 20, BACK)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,6 @@ from tests.faults.oracle import under_load
 from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]
-
-LONG = partial(pytest.param, marks=pytest.mark.long)
 
 SIZE = "24m"
 SERVICE_ALARMS = {
@@ -39,7 +36,7 @@ def inside(need: Callable[..., None]) -> Iterator[Namespaces]:
     made.close()
 
 
-@pytest.mark.parametrize("service", ["ukms-east", LONG("akms-a"), LONG("ckms-m"), LONG("aaa-dc")])
+@pytest.mark.parametrize("service", ["ukms-east", "akms-a", "ckms-m", "aaa-dc"])
 async def test_a_full_disk_stops_nothing_for_good(
     ground: Ground, clients: dict[str, Client014], inside: Namespaces, service: str
 ) -> None:
@@ -60,6 +57,7 @@ async def test_a_full_disk_stops_nothing_for_good(
                 await more(case.seen, 200, BACK)
             else:
                 await noticed(ground, service, case.marks)
+            case.over()
             filler.unlink()
             await back(ground, service)
             await ground.serving()

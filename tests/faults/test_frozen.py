@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from functools import partial
 
 import pytest
 
@@ -15,15 +14,13 @@ from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]
 
-LONG = partial(pytest.param, marks=pytest.mark.long)
-
-DETECTED = 10.0
-"""Seconds within which a neighbour must have noticed; the budget of an idle machine is 1 s."""
+DETECTED = 60.0
+"""Seconds after which a test gives up waiting until a neighbour has noticed; the budget of an idle machine is 1 s."""
 
 
 @pytest.mark.parametrize(
     ("service", "neighbour"),
-    [("ckms-m", "ckms-a"), LONG("qkdm-m", None), LONG("aaa-dc", None)],
+    [("ckms-m", "ckms-a"), ("qkdm-m", None), ("aaa-dc", None)],
 )
 async def test_keys_go_on_while_a_service_is_frozen(
     ground: Ground, clients: dict[str, Client014], service: str, neighbour: str | None
@@ -36,12 +33,13 @@ async def test_keys_go_on_while_a_service_is_frozen(
                 while neighbour not in await ground.lacks([neighbour]):
                     await asyncio.sleep(0.05)
         await more(case.seen, 200)
+        case.over()
         ground.send(service, signal.SIGCONT)
         await ground.serving([service])
         await more(case.seen, 40, BACK)
 
 
-@pytest.mark.parametrize("service", [LONG("akms-b"), "ukms-east"])
+@pytest.mark.parametrize("service", ["akms-b", "ukms-east"])
 async def test_what_cannot_go_on_fails_cleanly_and_comes_back(
     ground: Ground, clients: dict[str, Client014], service: str
 ) -> None:
@@ -58,6 +56,7 @@ async def test_what_cannot_go_on_fails_cleanly_and_comes_back(
         async with asyncio.timeout(BACK):
             while case.seen.refused < refused + 2:
                 await asyncio.sleep(0.05)
+        case.over()
         ground.send(service, signal.SIGCONT)
         await ground.serving()
         await more(case.seen, 40, BACK)

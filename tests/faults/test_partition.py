@@ -85,7 +85,6 @@ def readdress(directory: Path, local: str) -> None:
     listing.write_text(json.dumps(facts))
 
 
-@pytest.mark.long
 def test_both_sides_of_a_partition_come_back_to_one_view(
     ground_in_two: tuple[Ground, Namespaces, Namespaces],
 ) -> None:
@@ -106,6 +105,7 @@ def test_both_sides_of_a_partition_come_back_to_one_view(
                 async with asyncio.timeout(BACK):
                     while case.seen.refused < refused + 8:
                         await asyncio.sleep(0.1)
+                case.over()
                 west.run("ip", "link", "set", "cable", "up")
                 await ground.serving()
                 await more(case.seen, 80, BACK)
