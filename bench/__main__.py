@@ -24,6 +24,9 @@ FIGURES = (
     "sae_request_ratio",
     "reroute",
     "detect_frozen",
+    "fairness",
+    "slow_link",
+    "back_after_fault",
 )
 
 

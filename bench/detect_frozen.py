@@ -1,9 +1,9 @@
 """From SIGSTOP of a CKMS under load until its neighbour's channel reports the peer unreachable.
 
-Pools and buffers are off, so that each key needs a relay of its own, from Bonn to Berlin. In the network measured, link
-16-9 of Berlin–Bonn is moved to 16-10, so that node 9 can be bypassed; ckms-9 is frozen, and ckms-10, which sends to
-it, is asked over its local socket until link 9-10 is not connected any more. Detail tells when the first key over the
-detour was complete. SIGCONT follows in any case.
+Pools and buffers are off, so that each key needs a relay of its own, from Bonn to Berlin. In the network measured,
+link 16-9 of Berlin–Bonn is moved to 16-10 and made longer, so that keys cross node 9 and can bypass it; ckms-9 is
+frozen, and ckms-10, which sends to it, is asked over its local socket until link 9-10 is not connected any more.
+Detail tells when the first key over the detour was complete, from SIGSTOP as well. SIGCONT follows in any case.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ async def measure() -> Figure:
                 Load(master, slave, ENCRYPTORS) as load,
             ):
                 for _ in range(ROUNDS):
+                    crossed = await _forwarded(network, FROZEN)
                     await load.more(SETTLED_KEYS, LIMIT)
+                    if await _forwarded(network, FROZEN) == crossed:
+                        raise LookupError(f"no key crossed {FROZEN}: its standstill would be nobody's loss")
                     rounds.append(await _freeze(network, pid, load))
                     await _thawed(network)
     detected = spread([1e3 * one for one, _ in rounds])
@@ -70,7 +73,7 @@ async def measure() -> Figure:
 
 
 def _bypassed(description: str) -> str:
-    changed = description.replace('a = "16"\nb = "9"\n', 'a = "16"\nb = "10"\n')
+    changed = description.replace('a = "16"\nb = "9"\nkm = 55\n', 'a = "16"\nb = "10"\nkm = 155\n')
     if changed == description:
         raise LookupError(f"{BERLIN_BONN} has no link 16-9")
     return changed
@@ -78,13 +81,13 @@ def _bypassed(description: str) -> str:
 
 async def _freeze(network: Network, pid: int, load: Load) -> tuple[float, float]:
     """Freeze the process; return seconds until its neighbour knows, and until a key came over the detour."""
-    before = (await metrics(network, DETOUR))["keyhaul_ckms_forwarded_total"]
+    before = await _forwarded(network, DETOUR)
 
     async def unreachable() -> bool:
         return not (await link(network, NEIGHBOUR, LINK))["connected"]
 
     async def detoured() -> bool:
-        return (await metrics(network, DETOUR))["keyhaul_ckms_forwarded_total"] > before
+        return await _forwarded(network, DETOUR) > before
 
     begin = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
@@ -96,6 +99,11 @@ async def _freeze(network: Network, pid: int, load: Load) -> tuple[float, float]
     finally:
         os.kill(pid, signal.SIGCONT)
     return known - begin, over - begin
+
+
+async def _forwarded(network: Network, service: str) -> float:
+    """Batches that a CKMS has sent on."""
+    return (await metrics(network, service))["keyhaul_ckms_forwarded_total"]
 
 
 async def _thawed(network: Network) -> None:

@@ -14,9 +14,11 @@ import aiohttp
 class Refused(Exception):
     """The KME answered with another status than 200."""
 
-    def __init__(self, status: int, body: str) -> None:
+    def __init__(self, status: int, body: str, retry_after: int = 0) -> None:
         super().__init__(f"{status}: {body[:200]}")
         self.status = status
+        self.retry_after = retry_after
+        """Seconds, as the header says; 0 where there is none."""
 
 
 class Encryptor:
@@ -68,7 +70,7 @@ class Encryptor:
     async def _keys(answer: aiohttp.ClientResponse) -> dict[str, bytes]:
         body = await answer.read()
         if answer.status != 200:
-            raise Refused(answer.status, body.decode(errors="replace"))
+            raise Refused(answer.status, body.decode(errors="replace"), int(answer.headers.get("Retry-After", 0)))
         return {key["key_ID"]: base64.b64decode(key["key"]) for key in json.loads(body)["keys"]}
 
 

@@ -70,7 +70,7 @@ async def _cut(network: Network, load: Load) -> tuple[float, float]:
         return (await metrics(network, DETOUR))["keyhaul_ckms_forwarded_total"] > before
 
     begin = time.perf_counter()
-    await asyncio.gather(*(ask(network.socket(end), "enable", {"link": CUT, "enabled": False}) for end in ENDS))
+    await asyncio.gather(*(ask(network.socket(end), "cut", {"link": CUT, "cut": True}) for end in ENDS))
     cut = time.perf_counter()
     await until(detoured, LIMIT, LOOK_EVERY)
     over = await load.first(finished_after=time.perf_counter(), limit=LIMIT)
@@ -79,8 +79,8 @@ async def _cut(network: Network, load: Load) -> tuple[float, float]:
 
 
 async def _restore(network: Network) -> None:
-    """Switch the link on, and wait until it is up and its path first choice again at the source."""
-    await asyncio.gather(*(ask(network.socket(end), "enable", {"link": CUT, "enabled": True}) for end in ENDS))
+    """Mend the link, and wait until it is up and its path first choice again at the source."""
+    await asyncio.gather(*(ask(network.socket(end), "cut", {"link": CUT, "cut": False}) for end in ENDS))
 
     async def settled() -> bool:
         up = [(await link(network, end, CUT))["state"] == "up" for end in ENDS]
