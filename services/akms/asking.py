@@ -31,7 +31,7 @@ from services.akms.grants import Grants, HeldGrant
 from services.akms.local import LocalKeys
 from services.akms.metrics import Metrics
 from services.akms.permission import Refused, check_amount, check_names, maker_of
-from services.akms.rates import Rates, flow_of
+from services.akms.rates import BeyondRate, Rates, flow_of
 from services.akms.receiving import OpenRequest, Receiving
 from services.akms.tasks import Tasks
 
@@ -195,7 +195,12 @@ class Asking:
                 reason = REASONS.get(error.code, FailureReason.NO_KEYS)
                 self._metrics.failures.labels(reason).inc()
                 retry_after_ms = min(max(0, error.retry_after_ms), LONGEST_RETRY_MS)
-                failure = DeliveryFailed(request=message.request, reason=reason, retry_after_ms=retry_after_ms)
+                failure = DeliveryFailed(
+                    request=message.request,
+                    reason=reason,
+                    retry_after_ms=retry_after_ms,
+                    keys_per_second=error.rate if isinstance(error, BeyondRate) else 0.0,
+                )
                 await self._delivery.fail(ukms, failure, max(1.0, end - self._clock()))
 
     async def _answer(self, ukms: str, message: RequestKeys, end: float) -> None:

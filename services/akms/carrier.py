@@ -70,7 +70,7 @@ class Carrier:
             share: among whom the pool's bits are shared out in fair order.
 
         Raises:
-            ServiceError: exhausted, when the carrier brought too few in time.
+            ServiceError: exhausted, when the carrier brought too few in time, with the time that it needs for them.
         """
         key = (peer, service_class)
         pool = self._pool(key)
@@ -83,7 +83,9 @@ class Carrier:
                 with self._ckms.expecting(), self._peers[peer].expecting():
                     return await future
         except TimeoutError:
-            raise ServiceError(ErrorCode.EXHAUSTED, "no CN bits in time", retry_after_ms=1000) from None
+            pool.forget(ticket)
+            retry_after_ms = round(1000 * pool.wait(count, self._clock()))
+            raise ServiceError(ErrorCode.EXHAUSTED, "no CN bits in time", retry_after_ms=retry_after_ms) from None
         finally:
             pool.forget(ticket)
             self._futures.pop((*key, ticket), None)

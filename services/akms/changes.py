@@ -46,7 +46,7 @@ def count(connection: Connection, grant: str, epoch: int, allowance: int, number
 
 
 def uncount(connection: Connection, grant: str, number: int) -> None:
-    """Take keys off the count that were voided before their release."""
+    """Take keys off the count that were never transferred, or that no slave has taken and none ever will."""
     row = GRANT_COUNTS.c.grant == grant
     connection.execute(update(GRANT_COUNTS).where(row).values(used=GRANT_COUNTS.c.used - number))
 

@@ -1,4 +1,4 @@
-"""How many bytes of CN key are used of late. Sans-IO: time is an argument."""
+"""How many bytes of CN key are used, or come, of late. Sans-IO: time is an argument."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _DEMAND_SECONDS = 8.0
 
 
 class Demand:
-    """Bytes used per second of late: an exponentially weighted average."""
+    """Bytes per second of late: an exponentially weighted average."""
 
     def __init__(self) -> None:
         self._weighted = 0.0
         self._since = 0.0
 
     def add(self, count: int, now: float) -> None:
-        """Count bytes that were used."""
+        """Count bytes."""
         self._weighted = self._decayed(now) + count
         self._since = now
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from services.akms.cn_demand import Demand
+
 FIRST_BATCHES = 16
 """Batches of the smallest size that may be on their way over a carrier of which nothing is known."""
 
@@ -58,6 +60,8 @@ class CnPath:
         self._smoothed = 0.0
         self._variation = 0.0
         self._doublings = 0
+        self._came = Demand()
+        self._came_at = -math.inf
 
     @property
     def in_flight(self) -> int:
@@ -97,6 +101,8 @@ class CnPath:
         flight = self._land(name)
         if flight is None:
             return
+        self._came.add(flight.size, now)
+        self._came_at = now
         trip = now - flight.at
         self._measure(trip)
         growth = max(-0.5, 1 - (trip - self._shortest) / self._queue)
@@ -104,6 +110,10 @@ class CnPath:
             growth /= _CAREFUL
         if growth < 0 or in_flight >= self._window / 2:
             self._resize(flight.size * growth)
+
+    def rate(self, now: float) -> float:
+        """Bytes that come per second of late; 0 where none came for longer than one would wait for a batch."""
+        return self._came.rate(now) if now - self._came_at <= self.patience else 0.0
 
     def lost(self, name: str, now: float) -> bool:
         """A batch did not arrive, or not in time; whether this is news: the first loss of what was on its way."""

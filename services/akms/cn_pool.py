@@ -29,6 +29,10 @@ LOOK_SECONDS = 2.0
 SHORTEST_LOOK_SECONDS = 0.05
 """The mean where so much is used that a pool at its level lasts only a fraction of a second."""
 
+SHORTEST_WAIT = 1.0
+LONGEST_WAIT = 60.0
+"""Seconds after which somebody who got no bits in time is told to come back."""
+
 _LOOKS_PER_POOL = 4
 """How many looks there are at least while a pool at its level is used up."""
 
@@ -125,6 +129,15 @@ class MakerPool:
             for batch in [batch for batch in self._batches.values() if batch.state is CnState.CONFIRMED]:
                 self._burn(batch)
         return served
+
+    def wait(self, count: int, now: float) -> float:
+        """Seconds until so many bytes more than others wait for will be here, at the rate at which they come of late.
+
+        Where none come nobody knows: then it is the shortest wait, so that somebody asks when they come again.
+        """
+        rate = self._path.rate(now)
+        missing = self.waiting + count - self.available
+        return min(LONGEST_WAIT, max(SHORTEST_WAIT, missing / rate)) if rate else SHORTEST_WAIT
 
     def target(self, now: float) -> int:
         """Bytes to keep ahead of demand."""

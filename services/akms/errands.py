@@ -65,6 +65,8 @@ class Facts(msgspec.Struct, omit_defaults=True):
     """Empty: the whole batch."""
     master: str = ""
     slaves: list[str] = []
+    counted: str = ""
+    """The grant from whose count go those keys of which the target says that nobody got them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,12 @@ def sites_under(slaves: Iterable[SlaveSite], akms: str) -> dict[str, Site]:
     return sites
 
 
-def void_copies(connection: Connection, batch: Batch, key_ids: Iterable[object] = ()) -> list[str]:
-    """Write errands that withdraw slaves' copies at all sites of a batch; no `key_ids`: the whole batch."""
-    facts = Facts(key_ids=[str(key_id) for key_id in key_ids])
+def void_copies(connection: Connection, batch: Batch, key_ids: Iterable[object] = (), counted: str = "") -> list[str]:
+    """Write errands that withdraw slaves' copies at all sites of a batch; no `key_ids`: the whole batch.
+
+    `counted`: the grant from whose count the keys go that no slave had got; only where there is a single site.
+    """
+    facts = Facts(key_ids=[str(key_id) for key_id in key_ids], counted=counted)
     return [
         errands.add(connection, Errand(ErrandKind.VOID_COPIES, ukms, batch.id, facts, batch.expires))
         for ukms in batch.sites

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.keys.grants import InvalidGrant, verify
-from keyhaul.keys.states import KeyEvent
+from keyhaul.keys.states import KeyEvent, KeyState
 from keyhaul.randomness import Source, identifier, key_ids
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
@@ -286,8 +286,10 @@ class Making:
 
         def change(connection: Connection) -> list[str]:
             present = batches.find(connection, job.batch.id)
+            if present is None or present.state is not KeyState.PREPARED:
+                return []  # its record has ended meanwhile, by a clock that was put forward
             batches.move(connection, job.batch.id, KeyEvent.RELEASE, sites=sites)
-            if present is None or not batches.is_lost(present, job.stores):
+            if not batches.is_lost(present, job.stores):
                 return []
             errand = Errand(ErrandKind.VOID_AT_ASKER, job.peer, job.batch.id, expires=job.batch.expires)
             return [errands.add(connection, errand)]

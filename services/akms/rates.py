@@ -18,6 +18,16 @@ _REMEMBERED = 8192
 """Contracts; one that was not used for longer than all others starts with a full burst again."""
 
 
+class BeyondRate(ServiceError):
+    """A request that its contract's rate does not cover now."""
+
+    def __init__(self, wait: float, rate: float) -> None:
+        """`wait`: seconds until it does; `rate`: keys a second."""
+        retry_after_ms = math.ceil(1000 * wait)
+        super().__init__(ErrorCode.EXHAUSTED, "beyond the contract's rate", retry_after_ms=retry_after_ms)
+        self.rate = rate
+
+
 def flow_of(grant: Grant) -> str:
     """Whose rate and fair share a grant counts to: its contract, of its master where the grant names none."""
     return f"contract {grant.contract}" if grant.contract else f"master {grant.master}"
@@ -40,15 +50,14 @@ class Rates:
         """Count keys that a request wants. The master and slaves of its grant are who comes back.
 
         Raises:
-            ServiceError: exhausted, with the time after which as many will be there, and are kept for a while.
+            BeyondRate: with the time after which as many will be there, and are kept for a while.
         """
         if not grant.rate:
             return
         wait = self._metered(grant, now).take(_holder(grant), number, now)
         if wait:
             self._metrics.beyond_rate.inc(number)
-            retry_after_ms = math.ceil(1000 * wait)
-            raise ServiceError(ErrorCode.EXHAUSTED, "beyond the contract's rate", retry_after_ms=retry_after_ms)
+            raise BeyondRate(wait, grant.rate)
 
     def give_back(self, grant: Grant, number: int) -> None:
         """The request failed: its keys were not delivered."""

@@ -79,7 +79,7 @@ class Releases:
         self._tasks.start(self._hand_over(batch, bits), "hand-over")
 
     def recalled(self, batch: str) -> None:
-        """The batch is void: no further attempt to push it."""
+        """The batch is void, or its master's UKMS spoke of it: no further attempt to push it."""
         self._open.discard(batch)
 
     async def resume(self) -> None:

@@ -43,8 +43,18 @@ class Resolving:
         errands.serve(ErrandKind.REVOKE, self._revoke)
 
     async def _void_copies(self, errand: Errand) -> Finish | None:
-        await self._delivery.call(errand.target, DELIVERY_VOID, VoidKeys(batch=errand.batch, key_ids=_key_ids(errand)))
-        return None
+        request = VoidKeys(batch=errand.batch, key_ids=_key_ids(errand))
+        reply = await self._delivery.call(errand.target, DELIVERY_VOID, request)
+        if not errand.facts.counted:
+            return None
+
+        def finish(connection: Connection) -> list[str]:
+            batch = batches.find(connection, errand.batch)
+            gone = set() if batch is None else set(batch.key_ids) & set(reply.voided)
+            uncount(connection, errand.facts.counted, len(gone))
+            return []
+
+        return finish
 
     async def _withdraw(self, errand: Errand) -> Finish | None:
         request = Withdraw(batch=errand.batch, key_ids=_key_ids(errand))
@@ -76,12 +86,7 @@ class Resolving:
             return lambda connection: self._settle(connection, batch)
         reply = await peer.call(PEER_VOID, _void_all(batch), deadline=2 * self._pace.call)
 
-        def finish(connection: Connection) -> list[str]:
-            if not reply.issued:
-                uncount(connection, batch.grant, len(batch.key_ids))
-            return self._drop_copies(connection, batch, reply)
-
-        return finish
+        return lambda connection: self._drop_copies(connection, batch, reply)
 
     def _settle(self, connection: Connection, batch: Batch) -> list[str]:
         present = batches.find(connection, batch.id)
@@ -93,14 +98,20 @@ class Resolving:
         return [errands.add(connection, Errand(ErrandKind.VOID_AT_ASKER, batch.peer, batch.id, expires=batch.expires))]
 
     def _drop_copies(self, connection: Connection, batch: Batch, reply: Voided) -> list[str]:
-        """The asker's answer is final: the copies of what was not issued go."""
+        """The asker's answer is final: the copies of what was not issued go.
+
+        It had the keys and may have given them to somebody, whatever it says: they leave the count of its grant only
+        by the word of this maker's own UKMS, that no slave has taken them and none ever will. Where several UKMSs hold
+        copies they stay counted.
+        """
         issued = set(reply.issued)
         present = batches.find(connection, batch.id)
         if present is None or present.state not in (KeyState.PREPARED, KeyState.RELEASED):
             return []
         if not issued:
             batches.move(connection, batch.id, KeyEvent.VOID)
-            return void_copies(connection, batch)
+            uncertain = present.state is KeyState.PREPARED and len(batch.sites) == 1
+            return void_copies(connection, batch, counted=batch.grant if uncertain else "")
         if present.state is KeyState.PREPARED:
             batches.move(connection, batch.id, KeyEvent.RELEASE)
         return void_copies(connection, batch, [key_id for key_id in batch.key_ids if key_id not in issued])

@@ -228,8 +228,13 @@ class Voiding:
         gone = _known(batch, message.key_ids)
         if not gone:
             return Accepted()
+        self._releases.recalled(batch.id)
 
         def change(connection: Connection) -> list[str]:
+            present = batches.find(connection, batch.id)
+            if present is not None and present.state is KeyState.RELEASED:
+                # It has been handed over, though no answer to the push told so.
+                batches.move(connection, batch.id, KeyEvent.ISSUE)
             note_change(connection, batch, EXPIRED, gone, self._wall())
             return self._pass_on(connection, batch, gone)
 

@@ -1,4 +1,4 @@
-"""Those who belong to the network and are not honest: a carrier KMS, a user KMS, and an access KMS that was stolen."""
+"""Those who belong to the network and are not honest: a carrier KMS and a user KMS; and the thief (`thief`)."""
 
 from __future__ import annotations
 
@@ -10,47 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from keyhaul.keys.grants import encode
 from keyhaul.link.link import Link
-from keyhaul.transport.messages.aaa import Authorise, Grant, SignedGrant
 from keyhaul.transport.messages.access import Describe, Held, Purpose, Report, RequestKeys
 from keyhaul.transport.messages.base import ServiceError
-from keyhaul.transport.messages.peer import BatchState, KeyRequest, Query, Voided, VoidKeys
+from keyhaul.transport.messages.peer import Voided, VoidKeys
 from keyhaul.transport.operations import (
-    AAA_AUTHORISE,
     ACCESS_REPORT,
     DELIVERY_PUSH,
     DELIVERY_VOID,
-    PEER_QUERY,
-    PEER_REQUEST,
-    PEER_VOID,
     RELAY_FORWARD,
 )
-from services.akms.ephemeral import EphemeralKeys
 from services.ukms.access import Akms
-from tests.simulator.air import Server, SimulatedCalls
-from tests.simulator.loop import Died, Life
-from tests.simulator.processes import CkmsProcess, SimulatedProcess, UkmsProcess, name
+from tests.simulator.loop import Died
+from tests.simulator.processes import AkmsProcess, CkmsProcess, SimulatedProcess, UkmsProcess
+from tests.simulator.thief import MAKER, Thief
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
 
 CARRIER = "ckms-3"
 LIAR = "ukms-7"
-THIEF = "akms-9"
 
-BURST = 6
-"""Requests of the thief at once."""
-
-
-class Stranger:
-    """What the air needs to know of the thief."""
-
-    def __init__(self) -> None:
-        self.name = name(THIEF)
-        self.life: Life | None = None
-        self.server: Server | None = None
-        self.serves = False
+WITHDRAWS = "withdraws foreign keys"
 
 
 class Adversaries:
@@ -61,8 +42,8 @@ class Adversaries:
         self._settings = world.settings
         self._chance = Random(f"{world.seed} adversaries")
         self._active = True
-        self._buried: set[str] = set()
         self._last: tuple[Any, bytes] | None = None
+        self._thief = Thief(world) if self._settings.thief else None
         world.begun = self._begun
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
@@ -70,8 +51,8 @@ class Adversaries:
         works = []
         if self._settings.liar:
             works.append(self._lie())
-        if self._settings.thief:
-            works.append(self._steal())
+        if self._thief is not None:
+            works.append(self._thief.steal())
         return works
 
     def stop(self) -> None:
@@ -79,6 +60,9 @@ class Adversaries:
         self._active = False
 
     def _begun(self, process: SimulatedProcess) -> None:
+        if process.name.id == MAKER and self._thief is not None:
+            assert isinstance(process, AkmsProcess)
+            self._thief.reach(process)
         if process.name.id == CARRIER and self._settings.compromised_carrier:
             assert isinstance(process, CkmsProcess)
             for link in process.links.all():
@@ -158,10 +142,12 @@ class Adversaries:
             }
             if others:
                 key = chance.choice(others)
-                lies["withdraws foreign keys"] = partial(akms.withdraw, key.batch, [key.key_id], 3.0)
+                lies[WITHDRAWS] = partial(akms.withdraw, key.batch, [key.key_id], 3.0)
                 lies["reports foreign batches"] = partial(_report, akms, process.disk.store_id, [key.batch])
             kind, lie = chance.choice(list(lies.items()))
             self._world.faults.count(f"liar {kind}")
+            if kind == WITHDRAWS:
+                self._world.oracle.withdrawn_by_liar.add(key.batch)
             try:
                 async with asyncio.timeout(5.0):
                     await process.life.ask(lie())
@@ -179,91 +165,6 @@ class Adversaries:
             size=256,
             purpose=Purpose.DEMAND,
             remaining_ms=5_000,
-        )
-
-    # The access KMS
-
-    async def _steal(self) -> None:
-        chance, world = self._chance, self._world
-        thief = Stranger()
-        thief.life = Life(THIEF)
-        to_aaa = SimulatedCalls(world.air, thief, name(world.aaa))
-        to_maker = SimulatedCalls(world.air, thief, name("akms-5"))
-        keys = EphemeralKeys(THIEF, world.private_key(THIEF))
-        grants: list[bytes] = []
-        while True:
-            await asyncio.sleep(chance.uniform(0.2, 1.0))
-            foreign = [
-                bytes(row[0])
-                for row in world.processes["akms-2"].disk.raw.execute("SELECT signed FROM grants").fetchall()
-            ]
-            try:
-                async with asyncio.timeout(5.0):
-                    if not grants or chance.random() < 0.02:
-                        right = Authorise(ukms="ukms-9", master="stolen-west", slaves=["stolen-east"])
-                        grants.append(encode(await to_aaa.call(AAA_AUTHORISE, right, deadline=2.0)))
-                        await self._overreach(to_aaa)
-                    kind = chance.choice(("own", "own", "foreign", "altered", "spy"))
-                    if kind == "spy":
-                        await self._spy(to_maker)
-                        continue
-                    signed = chance.choice(foreign) if kind == "foreign" and foreign else chance.choice(grants)
-                    world.faults.count(f"thief uses a grant: {kind}")
-                    altered = kind == "altered"
-                    requests = [self._request(keys, signed, altered=altered) for _ in range(BURST)]
-                    calls = [to_maker.call(PEER_REQUEST, request, deadline=2.0) for request in requests]
-                    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-                    if all(isinstance(outcome, BaseException) for outcome in outcomes):
-                        continue
-            except (ServiceError, TimeoutError):
-                continue
-            if kind == "altered":
-                world.oracle.finding("granted", "a maker took a request on under a grant that was altered")
-
-    async def _overreach(self, to_aaa: SimulatedCalls) -> None:
-        right = Authorise(ukms="ukms-1", master="first-west-1", slaves=["first-east-1"])
-        self._world.faults.count("thief asks for a foreign grant")
-        try:
-            await to_aaa.call(AAA_AUTHORISE, right, deadline=2.0)
-        except ServiceError:
-            return
-        self._world.oracle.finding("granted", "AAA granted a foreign master's right to the stolen AKMS")
-
-    async def _spy(self, to_maker: SimulatedCalls) -> None:
-        batches = sorted({key.batch for key in self._world.oracle.keys.values() if THIEF not in key.akms})
-        if not self._settings.squat:
-            maker = self._world.processes["akms-5"].disk.raw
-            known = {row[0] for row in maker.execute("SELECT batch FROM batches").fetchall()}
-            batches = [batch for batch in batches if batch in known]
-        if not batches:
-            return
-        batch = self._chance.choice(batches)
-        self._world.faults.count("thief queries and voids foreign batches")
-        reply = await to_maker.call(PEER_QUERY, Query(batches=[batch]), deadline=2.0)
-        if reply.states != [BatchState.UNKNOWN] and batch not in self._buried:
-            self._world.oracle.finding("granted", "a foreign batch's state was told to the stolen AKMS")
-        self._buried.add(batch)  # the maker remembers that this peer spoke of it, where it knows nothing itself
-        voided = await to_maker.call(PEER_VOID, VoidKeys(batch=batch), deadline=2.0)
-        if voided.voided:
-            self._world.oracle.finding("granted", "a foreign batch was voided for the stolen AKMS")
-
-    def _request(self, keys: EphemeralKeys, signed: bytes, *, altered: bool) -> KeyRequest:
-        message = msgspec.json.decode(signed, type=SignedGrant)
-        grant = msgspec.json.decode(message.grant, type=Grant)
-        if altered:
-            grant = msgspec.structs.replace(grant, allowance=10**9)
-            signed = encode(SignedGrant(grant=msgspec.json.encode(grant), signature=message.signature))
-        key = keys.borrow("akms-5", self._world.loop.time())
-        return KeyRequest(
-            request=self._chance.randbytes(16).hex(),
-            grant=signed,
-            number=self._chance.choice((1, 10)),
-            size=256,
-            slaves=grant.slaves,
-            destination="ckms-9",
-            kem_key=key.public,
-            kem_signature=key.signature,
-            remaining_ms=3_000,
         )
 
 

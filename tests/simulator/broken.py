@@ -22,10 +22,13 @@ from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.sender import SenderDirection
 from keyhaul.link.window import ReplayWindow
 from keyhaul.transport.messages.aaa import Grant, SignedGrant
-from services.akms import cn_pool, combination, making, releasing
+from keyhaul.transport.messages.peer import BatchState
+from services.akms import cn_pool, combination, making, releasing, tracing
+from services.akms.changes import uncount
 from services.akms.errands import ErrandKind, Errands
 from services.akms.holding import Holding
 from services.akms.reconciling import Reconciling
+from services.akms.resolving import Resolving
 from services.ckms.relay import Relay, SendForward
 from services.ukms import copies, opening
 from services.ukms.leases import Leased
@@ -183,6 +186,27 @@ def allowance_not_counted() -> Iterator[None]:
 
 
 @contextmanager
+def asker_believed() -> Iterator[None]:
+    """A maker that counts as unused what an asker says it never released, though the asker was given the keys."""
+    honest: Any = Resolving.__dict__["_drop_copies"]
+
+    def drop(self: Resolving, connection: Any, batch: Any, reply: Any) -> Any:
+        if not reply.issued:
+            uncount(connection, batch.grant, len(batch.key_ids))
+        return honest(self, connection, batch, reply)
+
+    with patch.object(Resolving, "_drop_copies", drop):
+        yield
+
+
+@contextmanager
+def unknown_taken_as_void() -> Iterator[None]:
+    """An AKMS that has a batch of which it has no record voided, whatever those say who may have released it."""
+    with patch.object(tracing, "_joined", lambda own, said: BatchState.VOID):
+        yield
+
+
+@contextmanager
 def label_kept() -> Iterator[None]:
     """A carrier KMS that sends a batch on under the label with which it came."""
     honest = Relay.forward
@@ -318,6 +342,9 @@ def _calm(**options: Any) -> Callable[[], Settings]:
     return lambda: Settings(**{"seconds": 8.0, "requests": 3.0, "settle": 12.0, **options})
 
 
+lost_while_unsettled = _calm(lost_alone=5.0, harmed="akms-5", requests=6.0, seconds=12.0)
+"""The AKMS of the slaves loses its store while its UKMS holds batches that are released, and not settled."""
+
 VARIANTS = [
     Variant("burn after use", burn_after_use, _calm(crash=1.5, seconds=12.0), frozenset({"once"})),
     Variant(
@@ -339,6 +366,13 @@ VARIANTS = [
     Variant("grant not verified", grant_not_verified, _calm(thief=True), frozenset({"granted"})),
     Variant("grant of another", grant_of_another, _calm(thief=True), frozenset({"granted"})),
     Variant("allowance not counted", allowance_not_counted, _calm(thief=True, allowance=12), frozenset({"granted"})),
+    Variant("asker believed", asker_believed, _calm(thief=True, allowance=12, seconds=15.0), frozenset({"granted"})),
+    Variant(
+        "unknown taken as void",
+        unknown_taken_as_void,
+        lost_while_unsettled,
+        frozenset({"there", "held"}),
+    ),
     Variant("label kept", label_kept, _calm(), frozenset({"blind"})),
     Variant("usage recorded twice", usage_recorded_twice, _calm(seconds=4.0), frozenset({"counted"})),
     Variant("usage not recorded", usage_not_recorded, _calm(seconds=4.0), frozenset({"counted"})),

@@ -14,6 +14,7 @@ from itertools import combinations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from keyhaul.transport.operations import DELIVERY_SETTLE
 from tests.simulator.air import Partition
 from tests.simulator.loop import Died, Life
 from tests.simulator.settings import Settings
@@ -63,6 +64,8 @@ class Injector:
         """See `air.Faults`."""
         if not self.active:
             return ""
+        if path == DELIVERY_SETTLE.path and self._settings.lost_alone:
+            return "lost"
         drawn = self._messages.random()
         for limit, kind in self._limits:
             if drawn < limit:
@@ -102,7 +105,8 @@ class Injector:
             (settings.replay, self._replay),
             (0.4 if settings.put_back else 0.0, self._keep_copy),
         ]
-        return [self._often(rate, fault) for rate, fault in rates if rate]
+        works = [self._often(rate, fault) for rate, fault in rates if rate]
+        return [*works, self._lose_alone()] if settings.lost_alone else works
 
     def heal(self) -> None:
         """Nothing goes wrong any more; what is broken is mended."""
@@ -196,6 +200,15 @@ class Injector:
         self._kill(process, "crashed")
         process.disk.lose(self._chance.randbytes(16).hex(), self._world.loop.time())
         self.count("store lost")
+
+    async def _lose_alone(self) -> None:
+        await asyncio.sleep(self._settings.lost_alone)
+        own = self._settings.harmed
+        others = [service for service in self._world.services if service.startswith("akms") and service != own]
+        alone = Partition(frozenset(frozenset((own, other)) for other in others), 0.0, partial(self.count, "partition"))
+        self._world.air.divide(alone)
+        self._partitions.append(alone)
+        self._lose()
 
     # Between processes
 

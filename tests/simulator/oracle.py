@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -72,7 +73,9 @@ class Oracle:
         self._released: set[str] = set()
         self._seen: dict[str, int] = defaultdict(int)
         self._harms: dict[str, int] = defaultdict(int)
-        self.stolen: dict[str, int] = {}
+        self._stolen: dict[str, list[tuple[UUID, float]]] = defaultdict(list)
+        self.withdrawn_by_liar: set[str] = set()
+        """Batches of others of which the lying UKMS said that their keys expired."""
         self.delivered = 0
         self.fetched = 0
 
@@ -135,25 +138,21 @@ class Oracle:
         own = process.name.id
         now = self._world.loop.time()
         if len(process.disk.harmed) != self._harms[own]:
-            # Rows are numbered anew; what a maker had counted under grants is gone as well.
+            # Rows are numbered anew.
             self._harms[own] = len(process.disk.harmed)
             self._seen[own] = 0
-            self.stolen.clear()
         newest = self._seen[own]
-        columns = "rowid, batch, part, peer, grant, master, slaves, key_ids, state, master_ukms"
+        columns = "rowid, batch, part, peer, master, slaves, key_ids, state, master_ukms"
         for row in raw.execute(
-            f"SELECT {columns} FROM batches WHERE rowid > ? OR (state = 'released' AND part != 'maker')".replace(
-                "grant", '"grant"'
-            ),
-            (newest,),
+            f"SELECT {columns} FROM batches WHERE rowid > ? OR (state = 'released' AND part != 'maker')", (newest,)
         ).fetchall():
             self._seen[own] = max(self._seen[own], row[0])
-            _, batch, part, peer, grant, master, slaves, key_ids, state, master_ukms = row
+            _, batch, part, peer, master, slaves, key_ids, state, master_ukms = row
             names = json.loads(slaves)
             if part != "maker" and state != "void" and self._site(master) != master_ukms:
                 self.finding("granted", f"{own} made keys of {master} for {master_ukms}")
-            if peer == "akms-9" and part == "maker" and row[0] > newest:
-                self._stolen(grant, master, len(key_ids) // 16)
+            if peer == "akms-9" and part == "maker" and master != "stolen-west":
+                self.finding("granted", f"the stolen AKMS got keys made for {master}")
             for place in range(0, len(key_ids), 16):
                 key_id = UUID(bytes=key_ids[place : place + 16])
                 known = self.keys.setdefault(key_id, KnownKey(key_id, master, names, set(), now, batch))
@@ -162,14 +161,21 @@ class Oracle:
                     known.released = True
                     self._check_held(known, master_ukms)
 
-    def _stolen(self, grant: str, master: str, number: int) -> None:
-        if master != "stolen-west":
-            self.finding("granted", f"the stolen AKMS got keys made for {master}")
-        self.stolen[grant] = self.stolen.get(grant, 0) + number
-        if self.stolen[grant] > self._world.allowance:
-            self.finding(
-                "granted", f"{self.stolen[grant]} keys were made under an allowance of {self._world.allowance}"
-            )
+    def stolen(self, grant: str, key_ids: Sequence[UUID]) -> None:
+        """The stolen AKMS was given keys: those that its slaves have, or may get, are within the allowance.
+
+        Unless the maker's store, which counts them, or that of the slaves' UKMS was lost or put back meanwhile.
+        """
+        known = {key_id for key_id, _ in self._stolen[grant]}
+        now = self._world.loop.time()
+        self._stolen[grant] += [(key_id, now) for key_id in key_ids if key_id not in known]
+        number = 0
+        for key_id, at in self._stolen[grant]:
+            copy = self.copy("ukms-6", key_id, "slave", "stolen-east")
+            harmed = self._harmed_since("akms-5", at) or self._harmed_since("ukms-6", at)
+            number += copy is not None and copy[0] in ("held", "issued") and not harmed
+        if number > self._world.allowance:
+            self.finding("granted", f"{number} keys came to be under an allowance of {self._world.allowance}")
 
     def _check_held(self, key: KnownKey, master_ukms: str) -> None:
         for slave in key.slaves:
@@ -257,17 +263,13 @@ class Oracle:
 
     # After everything has settled
 
-    def settled(self, *, complain: bool) -> list[str]:
-        """What does not agree although nothing goes wrong any more."""
+    def disagreements(self) -> list[tuple[str, str]]:
+        """What does not agree although nothing goes wrong any more, by rule."""
         problems: list[tuple[str, str]] = []
         for plan in self._world.plans.values():
             problems += [("whole", text) for text in self._link_disagrees(plan.id)]
         problems += self._usage()
-        problems += self._orphans()
-        if complain:
-            for rule, text in problems:
-                self.finding(rule, text)
-        return [text for _, text in problems]
+        return problems + self._orphans()
 
     def excused(self, key: KnownKey) -> bool:
         """Whether a store that knew of the key was lost or put back since."""
@@ -329,6 +331,8 @@ class Oracle:
             if self.excused(key) or self._lied_about(key):
                 continue
             state = recorded.get(key.key_id)
+            if state == "expired" and (key.batch in self.withdrawn_by_liar or self._stepped(key)):
+                continue  # its record at the AKMS may have ended first, so that what a UKMS says is taken as it comes
             if key.handed is not None and state != "delivered":
                 problems.append(("counted", f"{key.key_id} was delivered to {key.master}, AAA has {state}"))
             elif key.handed is None and state == "delivered" and not self._in_reserve(key):
@@ -337,7 +341,7 @@ class Oracle:
                     continue  # its record at the AKMS may have ended before the word that nobody took it
                 text = f"{key.key_id} is counted as delivered and {key.master} can never get it: {copy}"
                 problems.append(("counted", text))
-        lied = {key.batch for key in self.keys.values() if self._lied_about(key)}
+        lied = {key.batch for key in self.keys.values() if self._lied_about(key)} | self.withdrawn_by_liar
         refused = 0
         for process in self._world.processes.values():
             if process.name.role is Role.AKMS:
@@ -363,6 +367,9 @@ class Oracle:
             for slave in key.slaves:
                 ukms = self._site(slave)
                 copy = self.copy(ukms, key.key_id, "slave", slave)
+                mine = self.copy(self._site(key.master), key.key_id, "master", key.master)
+                if mine is not None and mine[0] in ("expired", "destroyed") and self._stepped(key):
+                    continue  # as above: it ends by itself a guard time later
                 if copy is not None and copy[0] == "held" and copy[1] > self._world.processes[ukms].wall():
                     problems.append(("whole", f"{key.key_id} stays held for {slave}; {key.master} can never get it"))
         return problems

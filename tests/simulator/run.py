@@ -28,6 +28,9 @@ from tests.simulator.shortcuts import shortcuts
 from tests.simulator.users import NotServing, Users
 from tests.simulator.world import World
 
+PERSISTS = 10.0
+"""Simulated seconds that a disagreement outlasts which is one: keys go on being asked for, and expiring."""
+
 HEALED = 90.0
 """Simulated seconds within which keys flow again between all, once nothing goes wrong any more."""
 
@@ -114,8 +117,12 @@ async def _run(world: World, faults: Injector) -> None:
     await _keys_flow(world, users)
     users.stop()
     await users.take_the_rest()
-    if not await world.until(lambda: not world.oracle.settled(complain=False), world.settings.settle):
-        world.oracle.settled(complain=True)
+    if not await world.until(lambda: not world.oracle.disagreements(), world.settings.settle):
+        before = world.oracle.disagreements()
+        await asyncio.sleep(PERSISTS)
+        for rule, text in world.oracle.disagreements():
+            if (rule, text) in before:
+                world.oracle.finding(rule, text)
     await users.take_the_rest()
 
 

@@ -40,6 +40,11 @@ class Settings:
     """Whether the thief voids batches whose names it cannot know, before their keys come."""
     lazy_disks: bool = False
     """Whether disks say that data are safe which a power cut still takes away; none of the rules can hold then."""
+    lost_alone: float = 0.0
+    """The second at which the AKMS `harmed` loses its store, and cannot reach others of its kind any more; 0: never.
+
+    Until then its UKMSs never hear that what they hold for slaves is settled.
+    """
     harmed: str = ""
     """The service whose store is put back or lost; "": one that is drawn, other than AAA."""
     pairs: int = 0

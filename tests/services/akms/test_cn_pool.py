@@ -12,7 +12,7 @@ from keyhaul.config.services import PoolSection
 from keyhaul.transport.messages.peer import CnRange
 from services.akms.cn_batch import CnBatch, UsedBits
 from services.akms.cn_path import FIRST_PATIENCE
-from services.akms.cn_pool import MakerPool
+from services.akms.cn_pool import LONGEST_WAIT, SHORTEST_WAIT, MakerPool
 from services.akms.cn_store import LONELY_SECONDS, CnStore, RefusedBatch, UnknownBits
 
 SETTINGS = PoolSection(minimum=512, maximum=8192, horizon=4.0, batches=[512, 4096])
@@ -183,3 +183,21 @@ def test_one_maker_may_occupy_only_so_much() -> None:
     assert store.levels()["akms-2"] <= 4_194_304
     with pytest.raises(UnknownBits):
         store.take("akms-2", "gold", [CnRange(f"{0:032x}", 32, 1)])
+
+
+def test_who_got_no_bits_in_time_is_told_how_long_they_take() -> None:
+    """At 1024 bytes a second, and with 5000 that others wait for; not known where nothing comes."""
+    pool, store = pool_with(PoolSection(minimum=0, maximum=0, batches=[512])), CnStore()
+    assert pool.wait(1000, 0.0) == SHORTEST_WAIT
+    pool.ask(70_000, 0.0)
+    now = 0.0
+    on_the_way: list[CnBatch] = []
+    while now < 40.0:
+        on_the_way += pool.plan(now)
+        now += 0.5
+        bring(pool, store, on_the_way.pop(0), now)
+    waiting = 70_000 - pool.available
+    assert pool.wait(5000, now) == pytest.approx((waiting + 5000) / 1024, rel=0.1)
+    pool.ask(1_000_000, now)
+    assert pool.wait(1, now) == LONGEST_WAIT
+    assert pool.wait(1, now + 30.0) == SHORTEST_WAIT

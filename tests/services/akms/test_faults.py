@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from keyhaul.transport.interface import Peer
 from keyhaul.transport.messages.aaa import Revocation
 from keyhaul.transport.messages.base import ServiceError
 from keyhaul.transport.messages.peer import Withdraw
-from keyhaul.transport.operations import ACCESS_WITHDRAW
+from keyhaul.transport.operations import ACCESS_WITHDRAW, PEER_TRANSFER
 from services.akms.service import Terms
 from tests.services.akms.town import WARM, Town, until
 
@@ -241,4 +243,22 @@ async def test_what_a_ukms_holds_and_nobody_knows_is_void(town: Town) -> None:
     ukms.unsettled.add("f" * 32)
     await ukms.report()
     await until(lambda: "f" * 32 in ukms.void)
+    await town.settled("sae-1a", ["sae-2a"])
+
+
+async def test_a_makers_record_that_ends_during_the_transfer_fails_nothing(town: Town) -> None:
+    """Its clock was put forward; the asker has released the keys, and the record is purged before the answer."""
+    route = town.a.routes.find(PEER_TRANSFER.path)
+    assert route is not None
+    handler = route.handler
+
+    async def then_purge(peer: Peer, message: Any) -> Any:
+        answer = await handler(peer, message)
+        town.b.ahead = 200_000.0
+        await town.b.service.reconciling.purge()
+        return answer
+
+    town.a.routes._routes[PEER_TRANSFER.path] = type(route)(route.operation, route.request, then_purge)
+    await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], 2)
+    await until(lambda: not town.b.service.making.under_way)
     await town.settled("sae-1a", ["sae-2a"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+from sqlalchemy import select
 
 from keyhaul.keys.grants import encode, sign
 from keyhaul.randomness import identifier
@@ -15,6 +17,7 @@ from keyhaul.transport.messages.peer import BatchState, KeyRequest, Query, Slave
 from keyhaul.transport.messages.relay import Deliver
 from keyhaul.transport.operations import CARRIER_DELIVER, PEER_QUERY, PEER_REQUEST, PEER_TRANSFER, PEER_VOID
 from services.akms.ephemeral import EphemeralKeys
+from services.akms.tables import GRANT_COUNTS
 from tests.services.akms.town import Town, name, until
 
 
@@ -108,6 +111,40 @@ async def test_the_makers_own_count_stops_at_the_allowance(town: Town) -> None:
     await until(lambda: town.log.count("peer.failed") >= 1)
     pushed = {copy.batch for copies in town.ukms["ukms-2"].copies.values() for copy in copies.values()}
     assert len(pushed) == 1
+
+
+@pytest.mark.parametrize("took", [0, 2])
+async def test_keys_that_an_asker_had_leave_the_count_by_the_word_of_the_slaves_ukms_alone(
+    town: Town, took: int
+) -> None:
+    """The asker takes a transfer, hands the keys on, and says that nothing of it was ever released."""
+    slave, held = town.ukms["ukms-2"], ("slave", "sae-2a")
+    transferred: list[Transfer] = []
+    route = town.a.routes.find(PEER_TRANSFER.path)
+    assert route is not None
+
+    async def keep(_peer: Any, message: Any) -> Any:
+        for key_id in message.key_ids[:took]:
+            slave.copies[held][key_id].state = "issued"
+        slave.away = True
+        transferred.append(message)
+        raise ServiceError(ErrorCode.CONFLICT)
+
+    async def used() -> list[int]:
+        return list(await town.b.store.real.read(lambda c: c.execute(select(GRANT_COUNTS.c.used)).scalars()))
+
+    town.a.routes._routes[PEER_TRANSFER.path] = type(route)(route.operation, route.request, keep)
+    request = request_of(town, number=3)
+    await ask(town, request)
+    await until(lambda: transferred and "peer.void" in town.log)
+    assert slave.usable(*held)
+    assert await used() == [3]
+    slave.away = False
+    await slave.report()
+    async with asyncio.timeout(10):
+        while await used() != [took]:
+            await asyncio.sleep(0.01)
+    assert len(slave.usable(*held)) == took
 
 
 async def test_a_transfer_that_nobody_asked_for(town: Town) -> None:

@@ -86,6 +86,7 @@ async def test_the_ukms_hears_when_to_come_back_and_is_served_then(town: Town) -
     failure: DeliveryFailed = ukms.failures[second]
     assert failure.reason is FailureReason.NO_KEYS
     assert 0 < failure.retry_after_ms <= 500
+    assert failure.keys_per_second == 4.0
     await asyncio.sleep(failure.retry_after_ms / 1000)
     await ukms.ask("sae-1a", ["sae-2a"], 2)
     await until(lambda: len(town.records) == 2)

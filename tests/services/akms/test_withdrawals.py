@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,9 +11,10 @@ from sqlalchemy import func, select
 
 from keyhaul.keys.states import KeyState
 from keyhaul.randomness import identifier
+from keyhaul.transport.messages.aaa import Revocation
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import Withdraw
-from keyhaul.transport.operations import ACCESS_WITHDRAW
+from keyhaul.transport.operations import ACCESS_WITHDRAW, DELIVERY_PUSH
 from services.akms.accounting import MAXIMUM_UNKNOWN
 from services.akms.tables import BATCHES, USAGE
 from tests.services.akms.town import Town, until
@@ -67,6 +69,38 @@ async def test_a_withdrawal_while_aaa_is_away_comes_after_the_record(town: Town)
     town.aaa.away = False
     await until(lambda: town.aaa.expired == set(ids))
     assert town.records[batch][1] == set(ids)
+
+
+@pytest.mark.parametrize("word", ["recall", "withdrawal"])
+async def test_what_a_ukms_says_of_keys_tells_that_it_got_them(town: Town, word: str) -> None:
+    """No answer to the push came: what was handed out is not taken for expired when the record ends."""
+    master = town.ukms["ukms-1"]
+    handle = master.handle
+
+    async def silent(operation: Any, request: Any, secret: bytes) -> Any:
+        answer = await handle(operation, request, secret)
+        if operation is DELIVERY_PUSH:
+            raise ServiceError(ErrorCode.UNREACHABLE)
+        return answer
+
+    master.handle = silent  # type: ignore[method-assign]
+    ids = await master.ask("sae-1a", ["sae-2a"], 3)
+    await until(lambda: town.records)
+    (batch,) = town.records
+    assert not await issued(town)
+    master.issue("sae-1a", ids[:1])
+    if word == "recall":
+        town.aaa.revocations.append(Revocation(serial=1, master="sae-1a"))
+        await until(lambda: town.aaa.void == set(ids[1:]))
+    else:
+        await withdraw(town, batch, ids[1:])
+        await until(lambda: town.aaa.expired == set(ids[1:]))
+    assert await issued(town)
+    town.a.ahead = 200_000.0
+    await town.a.service.reconciling.purge()
+    assert await rows(town, "batches") == 0
+    await town.a.service.accounting.flush()
+    assert ids[0] not in town.aaa.expired
 
 
 async def test_a_withdrawal_of_what_never_was_is_refused_by_aaa_and_holds_up_nothing(town: Town) -> None:

@@ -487,6 +487,7 @@ class Ukms:
         if not issued:
             self.void.add(request.batch)
             self.unsettled.discard(request.batch)
+        issued |= {key_id for _, key_id, copy in known if copy.state == "issued"}
         return Voided(voided=sorted(wanted - issued), issued=sorted(wanted & issued), store=self.store)
 
     def _state(self, batch: str) -> BatchState:
