@@ -4,7 +4,8 @@ come back that hold.
 The links between the carrier's nodes are on `otp` at 20 kb/s, even; the customers' class is gold, so that each key uses
 up as many bits of the link. Encryptors ask for four keys at a time, more of them than the link can serve. One that is
 refused comes back when Retry-After says, as often as it needs to; one that was served asks again after a random pause.
-When the pads that stood ready at the start are used up, the window begins.
+When the pads that stood ready at the start are used up, the window begins. Pools of the slow links are small, so that
+the pads of the other way, which little uses, are full by then and take no part of what the modules make.
 
     value = bits of the keys that encryptors were handed in the window / bits that the link's modules made in it
 
@@ -37,7 +38,9 @@ MEAN_PAUSE = 1.0
 WINDOW = 90.0
 SLOT = 5.0
 """Seconds over which delivery is looked at for evenness."""
-LOW = 4_096
+POOL = 8_192
+"""Bytes of pad that each direction of the slow links keeps."""
+LOW = 2_048
 DRAIN_LIMIT = 180.0
 
 CARRIER = f'skr = {RATE}\nsuites = ["otp"]\nfloor = "otp"'
@@ -66,8 +69,14 @@ async def measure() -> Figure:
     with tempfile.TemporaryDirectory(prefix="kh-", dir="/tmp") as scratch:
         file = Path(scratch) / "town.toml"
         file.write_text(description(CONTRACTS, carrier=CARRIER, stock=4.0))
-        with running(description=file) as network:
+        with running(description=file, prepare=_small_pools) as network:
             return await _measured(network)
+
+
+def _small_pools(network: Network) -> None:
+    for service in ("ckms-a", "ckms-m", "ckms-b"):
+        path = network.config(service)
+        path.write_text(path.read_text().replace('floor = "otp"', f'floor = "otp"\npool = {POOL}'))
 
 
 async def _measured(network: Network) -> Figure:

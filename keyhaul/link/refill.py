@@ -45,7 +45,7 @@ class ExchangeFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """When to look at the module again, seconds from now: when pad runs low, and in any case."""
+    """When to look at the module again, seconds from now: when a message comes to wait for pad, and in any case."""
 
     soonest: float
     latest: float
@@ -171,12 +171,14 @@ class Refill:
     async def fetch(self) -> Look:
         """Fetch keys from the module and offer them, where pad is lacking."""
         core, module = self.core, self.module
-        wanted = core.outgoing.wanted(self.sealing.demand()) if core.session is not None and not core.frozen else None
+        demand = self.sealing.demand()
+        wanted = core.outgoing.wanted(demand) if core.session is not None and not core.frozen else None
         if module is None or wanted is None or not core.calls.connected:
             return Look(0.0, core.pace.sated)
         stream, lacking = wanted
-        hungry = core.outgoing.streams[stream].level < HUNGRY
-        soonest, latest = core.pace.hungry, core.pace.hungry if hungry else core.pace.fill
+        level = core.outgoing.streams[stream].level
+        hungry = level < HUNGRY
+        soonest, latest = core.pace.hungry, core.pace.hungry if hungry or demand[stream] > level else core.pace.fill
         least = min(lacking, HUNGRY_WORTHWHILE if hungry else WORTHWHILE)
         slave = core.section.module.peer_sae
         try:

@@ -209,12 +209,14 @@ class Buffer:
 
     def overlong(self, now: float) -> list[Waiting]:
         """Stop waiting, last come first, where it would take far longer than somebody should wait."""
-        rate = self.outlook.rate(now)
-        if rate is None or not self.outlook.short(self._first(), now):
+        if not self.outlook.short(self._first(), now):
             return []
-        coming, failed = self.stored + 2 * QUEUE * rate, []
-        while len(self._waiting) > 1 and sum(waiting.number for waiting in self._waiting) > coming:
+        # The first one's request is what tells when keys come again, where nobody else does.
+        least, failed = 0 if self.outlook.is_limited(now) else 1, []
+        missing = sum(waiting.number for waiting in self._waiting) - self.stored
+        while len(self._waiting) > least and self.outlook.queue(missing, now) > 2 * QUEUE:
             failed.append(self._waiting.pop())
+            missing -= failed[-1].number
         return failed
 
     def wait(self, number: int, deadline: float, now: float = math.inf) -> Waiting:
@@ -343,10 +345,20 @@ class Buffer:
             if under_way.number <= 0:
                 del self._under_way[request]
 
-    def failed(self, request: str, retry_after: float, now: float) -> float | None:
-        """A request failed: return for how many seconds nothing is asked; None where it was not under way."""
-        if self._under_way.pop(request, None) is None:
+    def failed(self, request: str, retry_after: float, now: float, rate: float = 0.0) -> float | None:
+        """A request failed: return for how many seconds nothing is asked; None where it was not under way.
+
+        Args:
+            request: its name.
+            retry_after: seconds after which the AKMS would serve it; 0: it did not say.
+            now: seconds.
+            rate: keys a second that the AKMS hands out, where the request was beyond that.
+        """
+        under_way = self._under_way.pop(request, None)
+        if under_way is None:
             return None
+        if rate > 0:
+            self.outlook.limited(rate, under_way.number, retry_after, now)
         pause = retry_after or self._pause
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         self._not_before = max(self._not_before, now + pause)

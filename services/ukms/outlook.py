@@ -15,6 +15,9 @@ from keyhaul.pressure.promises import Promises
 QUEUE = 2.0
 """Seconds that somebody who comes when he was told may expect to wait; others half of it, else they are told a time."""
 
+SOON = 2 * QUEUE
+"""Seconds before somebody is to come back, from which on keys are asked for him where their rate is certain."""
+
 SHORT = 2.0
 """Seconds after which keys are called short, if the first who waits has not got his."""
 
@@ -52,6 +55,9 @@ class Outlook:
         self._window = math.inf
         self._shortest = math.inf
         self._queue = 0.0
+        self._limit = math.inf
+        self._limited_until = -math.inf
+        self._spent_at = 0.0
 
     def look(self, under_way: bool, now: float) -> None:
         """Note whether keys have been asked for that have not come: only then their coming tells a rate."""
@@ -61,6 +67,7 @@ class Outlook:
     def arrived(self, number: int, now: float, trip: float | None = None) -> None:
         """Keys came, `trip` seconds after they were asked for; None: they were not expected any more."""
         self._pass(now)
+        self._spent_at += number / self._limit
         if self._under_way:
             self._keys += number
             if trip is not None and self._window < math.inf:
@@ -71,13 +78,31 @@ class Outlook:
         self._pass(now)
         return self._keys / self._time if self._keys and self._time >= LEAST_MEASURED else None
 
+    def limited(self, rate: float, number: int, retry_after: float, now: float) -> None:
+        """The AKMS hands out `rate` keys a second, and `number` at once in `retry_after` seconds."""
+        self._limit = rate
+        self._spent_at = now + retry_after - number / rate
+        self._limited_until = now + retry_after + SHORT
+
+    def is_limited(self, now: float) -> bool:
+        """Whether the AKMS said so of late."""
+        return now < self._limited_until
+
+    def queue(self, missing: float, now: float) -> float:
+        """Seconds until so many keys will have come for certain; 0 while nothing is known."""
+        rate = self.rate(now)
+        return max(0.0 if rate is None else missing / rate, self._limit_lifts(missing, now))
+
     def kept(self, now: float) -> int:
-        """Keys that are to be there for those who were told to come back."""
-        return round(self._promises.total(now))
+        """Keys that are to be there for those who were told to come back.
+
+        Where the rate is known for certain, the keys of later ones come in time even if they are asked for later.
+        """
+        return round(self._promises.total(now, now + SOON if self.is_limited(now) else math.inf))
 
     def short(self, first: float, now: float) -> bool:
         """Whether keys are short; `first`: since when the first waits who does, infinite where nobody does."""
-        return now - first >= SHORT or len(self._promises) > 0
+        return now - first >= SHORT or len(self._promises) > 0 or self.is_limited(now)
 
     def redeem(self, number: int, now: float) -> bool:
         """Whether somebody who comes for `number` keys was told to."""
@@ -94,10 +119,10 @@ class Outlook:
             soon: seconds; what is kept for those who come later than that does not count.
         """
         missing = number + waiting + self._promises.total(now, now + soon) - stored
-        rate = self.rate(now)
-        if missing <= 0 or rate is None:
+        if missing <= 0:
             return 0.0
-        return missing / (rate if self._queue >= SATURATED else MORE * rate)
+        queue = self.queue(missing, now)
+        return queue if self._queue >= SATURATED else max(queue / MORE, self._limit_lifts(missing, now))
 
     def come_back(self, number: int, wait: float, now: float) -> int:
         """Tell somebody to come back for `number` keys: whole seconds (RFC 9110, Retry-After)."""
@@ -111,15 +136,19 @@ class Outlook:
         if self._window == math.inf:
             rate = self.rate(now)
             self._window = FIRST_WINDOW if rate is None else QUEUE * rate
-        return max(1.0, self._window)
+        return max(1.0, min(self._window, QUEUE * self._limit))
 
     def forget_window(self) -> None:
         """Keys are not short any more."""
-        self._window = self._shortest = math.inf
+        self._window = self._shortest = self._limit = math.inf
 
     def lost(self) -> None:
         """Keys that were asked for did not come in time."""
         self._window /= 2
+
+    def _limit_lifts(self, number: float, now: float) -> float:
+        """Seconds until the AKMS hands so many keys out."""
+        return max(0.0, self._spent_at + number / self._limit - now) if self.is_limited(now) else 0.0
 
     def _steer(self, number: int, trip: float) -> None:
         """Ask for more until requests take `QUEUE` longer than the shortest, for less where they take longer yet."""

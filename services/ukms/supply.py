@@ -163,7 +163,7 @@ class Supply:
     async def failed(self, failure: DeliveryFailed) -> None:
         """The AKMS will not serve a request."""
         await self._vault.request_ended(failure.request)
-        self._failed(failure.request, failure.reason, _pause_of(failure.retry_after_ms))
+        self._failed(failure.request, failure.reason, _pause_of(failure.retry_after_ms), failure.keys_per_second)
 
     async def void(self, request: VoidKeys) -> Voided:
         """Withdraw what of a batch has not been issued."""
@@ -309,11 +309,11 @@ class Supply:
         reason = FailureReason.NOT_PERMITTED if error.code in REFUSALS else FailureReason.NO_KEYS
         self._failed(request, reason, _pause_of(error.retry_after_ms))
 
-    def _failed(self, request: str, reason: FailureReason, retry_after: float) -> None:
+    def _failed(self, request: str, reason: FailureReason, retry_after: float, rate: float = 0.0) -> None:
         buffer, _ = self._asked.pop(request, (None, 0.0))
         if buffer is None:
             return
-        pause = buffer.failed(request, retry_after, self._clock())
+        pause = buffer.failed(request, retry_after, self._clock(), rate)
         if pause is None:
             return
         self._metrics.requests_failed.labels(reason.value).inc()
@@ -321,6 +321,8 @@ class Supply:
             self._doubt(buffer.key.master, buffer.key.slaves)
             buffer.stored_limit = 0
             self._fail(buffer.fail_all(), slave_refused())
+        elif rate > 0:
+            self._send_away(buffer, buffer.overlong(self._clock()))
         elif reason in (FailureReason.NO_KEYS, FailureReason.DEADLINE) and not 0 < retry_after <= QUEUE:
             self._send_away(buffer, buffer.fail_unserved(), retry_after)
         self._spawn(self._fill_later(buffer, pause))

@@ -94,6 +94,8 @@ class DeliveryFailed(Message, kw_only=True):
     request: str
     reason: FailureReason
     retry_after_ms: int = 0
+    keys_per_second: float = 0.0
+    """The contract's rate, where the request was beyond it: as many come from then on; 0: it was not."""
 
 
 class Settle(Message, kw_only=True):

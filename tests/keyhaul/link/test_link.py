@@ -9,6 +9,7 @@ import pytest
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.link.protection.registry import UnknownSuite
+from keyhaul.link.refill import HUNGRY
 from keyhaul.runtime.interface import StartError
 from keyhaul.store.interface import StoreUnavailable
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
@@ -612,3 +613,19 @@ async def test_a_refusal_outside_the_links_keys_is_not_final(pair: Maker) -> Non
     with pytest.raises(ServiceError, match="outside the link's keys: somebody says so") as refused:
         await ends.a.link.call(ECHO, forward(), b"secret", deadline=5)
     assert refused.value.code is ErrorCode.UNREACHABLE
+
+
+async def test_the_module_is_looked_at_often_while_a_message_waits_for_pad(pair: Maker) -> None:
+    """With some pad left, but not enough: on a slow link the next keys are not to wait for the usual look."""
+    ends = await pair({"suites": ["otp"], "floor": "otp"})
+    await until(lambda: ends.a.link.status().outgoing.payload_available > 8192 - 640)
+    ends.modules.stock = 0
+    while ends.a.link.status().outgoing.payload_available > 1500:
+        await ends.a.link.send(RELAY_FORWARD, forward(), bytes(500), deadline=5)
+    assert ends.a.link.status().outgoing.payload_available > HUNGRY
+    assert (await ends.a.link._refill.fetch()).latest == QUICK.fill
+    waiting = asyncio.create_task(ends.a.link.send(RELAY_FORWARD, forward(), bytes(2000), deadline=5))
+    await until(lambda: ends.a.link._sealing.demand()[Stream.PAYLOAD] >= 2000)
+    assert (await ends.a.link._refill.fetch()).latest == QUICK.hungry
+    ends.modules.stock = 1_000
+    await waiting

@@ -8,10 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any
 
 import pytest
 
 from keyhaul.identity.names import SaeId
+from keyhaul.pressure.bucket import Meter
 from keyhaul.randomness import key_id
 from keyhaul.transport.messages.access import Purpose
 from services.ukms.buffers import Buffer, BufferKey, Policy, Waiting
@@ -210,3 +212,100 @@ def test_a_rate_is_told_only_of_time_in_which_keys_were_under_way() -> None:
     assert outlook.rate(20.0) == pytest.approx(10.0, rel=0.05)
     outlook.look(False, 20.0)
     assert outlook.rate(1000.0) == pytest.approx(10.0, rel=0.05)
+
+
+@dataclass
+class Bounded:
+    """An AKMS that hands out no more than a contract's rate, and SAE programs that want several times as many keys."""
+
+    rate: float
+    burst: int
+    number: int
+    programs: int
+    told: int = 0
+    held: int = 0
+    served: int = 0
+
+    def run(self, seconds: float) -> None:
+        chance, order = random.Random(7), count()
+        buffer, meter = buffer_of(Policy(0, 0, 4.0)), Meter(self.rate, self.burst, 0.0)
+        waiting: dict[Waiting, tuple[float, bool]] = {}
+        events: list[tuple[float, int, str, Any]] = []
+
+        def later(at: float, what: str, about: Any = None) -> None:
+            heappush(events, (at, next(order), what, about))
+
+        def refused(back: bool, seconds: int, now: float) -> None:
+            self.told += back
+            later(now + seconds + 0.005 * chance.random(), "want", True)
+
+        def served(back: bool, now: float) -> None:
+            self.told += back
+            self.held += back
+            self.served += self.number
+            later(now + chance.expovariate(1.0), "want", False)
+
+        def fill(now: float) -> None:
+            for one in reversed(buffer.overlong(now)):
+                refused(waiting.pop(one)[1], buffer.come_back(self.number, now), now)
+            for ask in buffer.plan(now, chance.randbytes):
+                wait = meter.take("holder", ask.number, now)
+                later(now + 0.02, "refusal" if wait else "keys", (ask, math.ceil(1000 * wait) / 1000))
+
+        for _ in range(self.programs):
+            later(chance.random() / 10, "want", False)
+        while events and events[0][0] < seconds:
+            now, _, what, about = heappop(events)
+            if what == "want":
+                if told := buffer.refused(self.number, now):
+                    refused(about, told, now)
+                elif buffer.take(self.number, now) is not None:
+                    served(about, now)
+                else:
+                    waiting[buffer.wait(self.number, now + PATIENCE, now)] = now, about
+            elif what == "refusal":
+                ask, wait = about
+                if (pause := buffer.failed(ask.request, wait, now, self.rate)) is not None:
+                    later(now + pause, "resume")
+            elif what == "resume":
+                buffer.resume()
+            else:
+                ask, _ = about
+                fresh = [Stored(key_id(chance.randbytes), math.inf, "", 0) for _ in range(ask.number)]
+                allotments, rest = buffer.allot(fresh, now)
+                buffer.put(rest)
+                buffer.arrived(ask.request, ask.number, now)
+                for allotment in allotments:
+                    served(waiting.pop(allotment.waiting)[1], now)
+            fill(now)
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "number", "programs"),
+    [(5.0, 10, 10, 8), (5.0, 10, 1, 30), (50.0, 100, 10, 40), (1.0, 10, 10, 4), (5.0, 40, 10, 8)],
+)
+def test_beyond_a_contracts_rate_each_is_told_a_time_that_holds(
+    rate: float, burst: int, number: int, programs: int
+) -> None:
+    site = Bounded(rate, burst, number, programs)
+    site.run(200.0)
+    assert site.told >= 8
+    assert site.held >= 0.9 * site.told, (site.held, site.told)
+    assert 0.9 * rate * 200 - number * programs <= site.served <= 200 * rate + burst + number * programs
+
+
+def test_little_is_fetched_for_those_who_were_told_to_come_back_and_may_not() -> None:
+    """Who does not heed the time leaves hundreds of promises behind; keys for them would only lie there."""
+    buffer = buffer_of(Policy(0, 0, 4.0))
+    buffer.wait(1, PATIENCE, 0.0)
+    (ask,) = buffer.plan(0.0, random.Random(1).randbytes)
+    buffer.failed(ask.request, 0.2, 0.0, 5.0)
+    told = []
+    for step in range(10, 210):
+        if seconds := buffer.refused(1, 0.01 * step):
+            told.append(seconds)
+        else:
+            buffer.wait(1, PATIENCE, 0.01 * step)
+    assert len(told) > 150
+    assert max(told) > 20
+    assert 15 <= buffer.outlook.kept(2.1) <= 25

@@ -254,6 +254,22 @@ async def test_what_the_akms_cannot_serve_is_503_with_its_delay(site: Any) -> No
         await site.link.push(request)
 
 
+async def test_beyond_a_rate_each_who_waits_is_told_a_time_of_his_own(site: Any) -> None:
+    site.link.serving = False
+    waiting = [asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest(number=5))) for _ in range(3)]
+    request = await site.link.wait_for_request()
+    (buffer,) = site.supply.buffers
+    while buffer.waiting < 3:
+        await asyncio.sleep(0)
+    failure = DeliveryFailed(
+        request=request.request, reason=FailureReason.NO_KEYS, retry_after_ms=5000, keys_per_second=1.0
+    )
+    await site.link.deliver(DELIVERY_FAILED, failure)
+    refusals = [await refusal_of(task) for task in waiting]
+    assert {refusal.status for refusal in refusals} == {503}
+    assert {refusal.retry_after for refusal in refusals} == {5, 10, 15}
+
+
 async def test_a_transient_failure_is_tried_again(site: Any) -> None:
     site.link.serving = False
     waiting = asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest()))
