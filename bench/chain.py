@@ -38,6 +38,9 @@ name = "chain"
 domain = "bench.example"
 loopback = "127.48.0.0"
 
+[[carrier]]
+rate = 1_000_000_000  # no batch is to be policed here
+
 [[customer]]
 name = "nobody"
 

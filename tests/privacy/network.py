@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -32,6 +33,12 @@ TOWN = Path(__file__).with_name("town.toml")
 
 ALONE = "ckms-middlewich"
 """This service runs in a process of its own making, which never held anything but its configuration."""
+
+SO_RCVBUFFORCE = 33
+"""socket(7): a buffer beyond the system's limit; who may listen may ask for it."""
+
+SOL_PACKET, PACKET_STATISTICS = 263, 6
+"""packet(7)."""
 
 _READ_PROCESS = """
 import ctypes, struct, sys
@@ -163,6 +170,8 @@ class Wire:
     def __init__(self, prefix: bytes) -> None:
         self.data = bytearray()
         self.available = True
+        self.dropped = 0
+        """Packets that passed while there was no room for them."""
         self._prefix = prefix
         self._stop = threading.Event()
         try:
@@ -170,7 +179,7 @@ class Wire:
         except PermissionError:
             self.available = False
             return
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 25)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 27)
         self._socket.bind(("lo", 0))
         self._socket.settimeout(0.2)
         self._thread = threading.Thread(target=self._listen)
@@ -181,6 +190,7 @@ class Wire:
         if self.available:
             self._stop.set()
             self._thread.join()
+            _, self.dropped = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
             self._socket.close()
 
     def _listen(self) -> None:
@@ -274,6 +284,7 @@ def collect(town: Town) -> Evidence:
     evidence.read_taps(town.taps)
     evidence.read_logs()
     if town.wire.available:
+        assert not town.wire.dropped, f"{town.wire.dropped} packets were not heard"
         evidence.places.append(Place("wire", "wire", "loopback", bytes(town.wire.data)))
     return evidence
 

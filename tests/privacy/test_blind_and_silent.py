@@ -51,11 +51,12 @@ def test_a_core_image_of_a_carrier_node_would_show_no_users(honest: Run) -> None
 
 
 def test_the_wire_was_heard(honest: Run) -> None:
+    """As much as TLS carries of it: headers are compressed there."""
     if not honest.wire:
         pytest.skip("this user may not listen to the loopback interface")
     [wire] = [place for place in honest.evidence.everything() if place.kind == "wire"]
     heard = sum(len(said.everything) for messages in honest.evidence.said.values() for said in messages) // 2
-    assert len(wire.data) > heard / 2
+    assert len(wire.data) > heard / 4
 
 
 @pytest.mark.parametrize("name", LEAKS)
