@@ -58,7 +58,7 @@ async def saturate(town: Town, keys: int, seconds: float) -> list[int]:
 
     async def ask(direction: int) -> None:
         ukms, master, slave = DIRECTIONS[direction]
-        while min(done) < keys:
+        while min(done) < keys and not over.is_set():
             try:
                 await town.ukms[ukms].ask(master, [slave], seconds=2.0)
             except ServiceError:
@@ -66,8 +66,10 @@ async def saturate(town: Town, keys: int, seconds: float) -> list[int]:
             else:
                 done[direction] += 1
 
+    over = asyncio.Event()
     tasks = [asyncio.create_task(ask(direction)) for direction in (0, 1) for _ in range(ASKERS)]
     await asyncio.wait(tasks, timeout=seconds)
+    over.set()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -150,6 +150,8 @@ async def test_batches_cross_a_real_link_and_operators_see_it(network: Path, sta
     async with asyncio.timeout(60):
         while not all([await filled(runtime) for runtime in runtimes.values()]):
             await asyncio.sleep(0.02)
+        while not all(akms.channel.connected for akms in access.values()):
+            await asyncio.sleep(0.02)
         bits = os.urandom(4_096)
         assert await access["b"].carry("ckms-a", "1" * 32, bits) is None
         assert await access["a"].delivered.get() == Deliver(batch="1" * 32, bits=bits, id=AnyText())
