@@ -85,7 +85,6 @@ class Resolving:
         if known.states == [BatchState.RELEASED]:
             return lambda connection: self._settle(connection, batch)
         reply = await peer.call(PEER_VOID, _void_all(batch), deadline=2 * self._pace.call)
-
         return lambda connection: self._drop_copies(connection, batch, reply)
 
     def _settle(self, connection: Connection, batch: Batch) -> list[str]:

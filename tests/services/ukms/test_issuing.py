@@ -23,7 +23,7 @@ from sqlalchemy.pool import StaticPool
 from keyhaul.identity.names import SaeId
 from keyhaul.keys.states import KeyState
 from keyhaul.store.interface import StoreStatus, StoreUnavailable
-from keyhaul.transport.messages.access import Description, Push, RequestKeys
+from keyhaul.transport.messages.access import Push, RequestKeys
 from keyhaul.transport.messages.peer import VoidKeys
 from services.ukms.buffers import BufferKey, Policy
 from services.ukms.etsi014 import Refusal
@@ -33,19 +33,10 @@ from services.ukms.supply import Supply
 from services.ukms.tables import copies, metadata
 from services.ukms.vault import Keys, Vault
 from tests.keyhaul.link.doubles import PlainFields
+from tests.services.ukms.conftest import TERMS
 
 A, B = SaeId("a"), SaeId("b")
 KEY = BufferKey(A, frozenset({B}), 256, "silver")
-TERMS = Description(
-    target_kme="kme-b",
-    service_class="silver",
-    default_size=256,
-    minimum_size=64,
-    maximum_size=1024,
-    maximum_keys_per_request=128,
-    maximum_additional_slaves=2,
-    maximum_stored_keys=1000,
-)
 
 
 def bits(key_id: uuid.UUID) -> bytes:
