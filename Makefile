@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Debian packages that the tests use: independent HTTP tools, a compiler for fault shims, network namespaces.
-DEBIAN := curl nghttp2-client procps gcc libc6-dev iproute2 util-linux mount libfaketime
+# Debian packages that the tests use: independent HTTP tools, a compiler for fault shims, network namespaces, a database.
+DEBIAN := curl nghttp2-client procps gcc libc6-dev iproute2 util-linux mount libfaketime postgresql-15
+# While they are installed, their services are kept from starting: tests start servers of their own.
+POLICY := /usr/sbin/policy-rc.d
 
 .PHONY: install demo test fuzz bench lint lock format clean
 
@@ -13,6 +15,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  missing=""; for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	  if [ -n "$$missing" ]; then echo "installing Debian packages:$$missing"; \
+	    if [ ! -e $(POLICY) ]; then printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod 755 $(POLICY); trap 'rm -f $(POLICY)' EXIT; fi; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi; \
 	else echo "not root, or no apt: the tests skip the tools among '$(DEBIAN)' that are missing"; fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

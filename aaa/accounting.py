@@ -123,6 +123,9 @@ def _change(connection: Connection, akms: str, change: UsageChange, done: Accoun
     present = connection.execute(select(usage).where(usage.c.batch == change.batch)).mappings().first()
     if present is None or present["akms"] != akms:
         return "there is no such record of this AKMS"
+    grant = connection.execute(select(grants).where(grants.c.id == present["grant_id"])).mappings().one()
+    if change.ukms and grant["ukms"] not in (None, change.ukms):
+        return "its keys are of another UKMS"
     states = _states(connection, change.batch)
     if any(key_id not in states for key_id in change.key_ids):
         return "keys of the change are not in the record"
@@ -134,7 +137,6 @@ def _change(connection: Connection, akms: str, change: UsageChange, done: Accoun
     for start in range(0, len(changed), 500):
         some = changed[start : start + 500]
         connection.execute(update(usage_keys).where(usage_keys.c.key_id.in_(some)).values(state=change.change))
-    grant = connection.execute(select(grants).where(grants.c.id == present["grant_id"])).mappings().one()
     if change.change == VOID:
         _count(connection, grant, present["released_at"], keys=-len(changed), expired=-unfetched)
         done.voided += len(changed)

@@ -104,6 +104,7 @@ def authorise(
             issued_at=now,
             revoked=False,
             request=request.request or None,
+            ukms=request.ukms,
         )
     )
     return sign(grant, key)

@@ -195,10 +195,11 @@ def _ask_service(place: Path, command: str, arguments: dict[str, Any]) -> dict[s
 
 def _work(database: str, directory: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
     from aaa.administration import COMMANDS
-    from aaa.database import Database, DatabaseUnavailable, DatabaseUnusable
+    from aaa.database import open_database
+    from keyhaul.database.errors import DatabaseUnavailable, DatabaseUnusable
 
     try:
-        opened = Database.open(database, directory)
+        opened = open_database(database, directory)
     except DatabaseUnusable as error:
         _fail(UNAVAILABLE, str(error))
     try:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from aaa.authorisation import GrantPolicy
-from aaa.database import Database, DatabaseUnusable
+from aaa.database import open_database
 from aaa.service import AaaService
 from keyhaul.config.loader import resolve
 from keyhaul.config.services import AaaConfig
+from keyhaul.database.errors import DatabaseUnusable
 from keyhaul.identity.errors import IdentityError
 from keyhaul.identity.files import ServiceIdentity
 from keyhaul.identity.keys import load_link_private
@@ -43,7 +44,7 @@ class AaaRole:
         except IdentityError as error:
             raise StartError(str(error)) from None
         try:
-            database = await asyncio.to_thread(Database.open, config.database, directory)
+            database = await asyncio.to_thread(open_database, config.database, directory)
         except DatabaseUnusable as error:
             raise StartError(str(error)) from None
         try:

@@ -115,6 +115,7 @@ grants = Table(
     Column("issued_at", BigInteger, nullable=False, index=True),
     Column("revoked", Boolean, nullable=False),
     Column("request", String(32), nullable=True, index=True),  # the AKMS's name for its request, where it gave one
+    Column("ukms", String(64), nullable=True),  # the master's; none where the release before issued it
 )
 
 usage = Table(

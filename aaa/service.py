@@ -15,11 +15,12 @@ from aaa import counters
 from aaa.accounting import account
 from aaa.administration import COMMANDS
 from aaa.authorisation import GrantPolicy, authorise
-from aaa.database import Database, DatabaseBusy, DatabaseUnavailable
 from aaa.retention import purge
 from aaa.revocation import changes
 from aaa.schema import EPOCH
 from keyhaul.config.problems import ConfigurationError
+from keyhaul.database.database import Database
+from keyhaul.database.errors import DatabaseBusy, DatabaseUnavailable
 from keyhaul.randomness import Source, random_bytes
 from keyhaul.runtime.interface import LocalCommand, Runtime
 from keyhaul.transport.interface import Peer, Routes

@@ -1,4 +1,4 @@
-"""What Alembic runs: the steps on the connection that `aaa.database` gives, in its transaction."""
+"""What Alembic runs: the steps on the connection that `keyhaul.database` gives, in its transaction."""
 
 from __future__ import annotations
 

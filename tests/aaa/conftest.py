@@ -1,4 +1,4 @@
-"""A directory of two customers in a real SQLite database, and the service over it."""
+"""A directory of two customers in a real database of each engine, and the service over it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 from prometheus_client import CollectorRegistry
 
 from aaa.authorisation import GrantPolicy
-from aaa.database import Database
+from aaa.database import open_database
 from aaa.directory import replace
 from aaa.import_file import parse
 from aaa.service import AaaService
@@ -117,9 +117,10 @@ class FakeRuntime:
 class Bench:
     """The service as AKMSs see it, with clocks in the test's hand."""
 
-    def __init__(self, directory: Path, key: MLDSA65PrivateKey) -> None:
+    def __init__(self, directory: Path, key: MLDSA65PrivateKey, url: str) -> None:
         self.text = DIRECTORY
         self.directory = directory
+        self.url = url
         self.key = key
         self.now = 1_800_000_000.0
         self.monotonic = 0.0
@@ -127,7 +128,7 @@ class Bench:
         self.start()
 
     def start(self) -> None:
-        self.database = Database.open("sqlite:///aaa.db", self.directory)
+        self.database = open_database(self.url, self.directory)
         self.runtime = FakeRuntime()
         self.routes = Routes()
         self.service = AaaService(
@@ -168,8 +169,8 @@ def grant_key() -> MLDSA65PrivateKey:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, grant_key: MLDSA65PrivateKey) -> Iterator[Bench]:
-    made = Bench(tmp_path, grant_key)
+def bench(tmp_path: Path, grant_key: MLDSA65PrivateKey, database_url: str) -> Iterator[Bench]:
+    made = Bench(tmp_path, grant_key, database_url)
     made.load()
     yield made
     made.database.close()

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aaa.command import aaa
-from aaa.database import Database
+from aaa.database import open_database
 from keyhaul.runtime.local import LocalServer
 
 CONFIG = """
@@ -85,7 +85,7 @@ def test_rights_are_revoked_and_restored(place: Path) -> None:
 
 
 def test_a_newer_database_is_left_alone(place: Path) -> None:
-    database = Database.open("sqlite:///aaa.db", place)
+    database = open_database("sqlite:///aaa.db", place)
     database.transact(lambda connection: connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'x'"))
     database.close()
     done = run(place, "show")

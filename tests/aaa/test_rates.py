@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from aaa.administration import show
-from aaa.database import Database
+from aaa.database import open_database
 from aaa.import_file import parse
 from keyhaul.config.problems import ConfigurationError
 from keyhaul.keys.grants import InvalidGrant, sign, verify
@@ -110,10 +110,11 @@ async def test_a_database_of_the_release_before_has_contracts_without_limits(ben
     """What stood there before is as it was; the columns' defaults serve the release before, too."""
     first = tmp_path / "first"
     first.mkdir()
-    old = Database.open("sqlite:///aaa.db", first)
+    old = open_database("sqlite:///aaa.db", first)
     statements = [
         "DROP INDEX ix_grants_request",
         "ALTER TABLE grants DROP COLUMN request",
+        "ALTER TABLE grants DROP COLUMN ukms",
         *(f"ALTER TABLE contracts DROP COLUMN {name}" for name in ("rate", "burst", "weight")),
         "UPDATE alembic_version SET version_num = '0001'",
         "INSERT INTO customers VALUES ('c', '')",
@@ -121,7 +122,7 @@ async def test_a_database_of_the_release_before_has_contracts_without_limits(ben
     ]
     old.transact(lambda connection: [connection.execute(text(statement)) for statement in statements])
     old.close()
-    new = Database.open("sqlite:///aaa.db", first)
+    new = open_database("sqlite:///aaa.db", first)
     (row,) = new.transact(lambda connection: show(connection, {"what": "contracts"}, 0))["rows"]
     assert (row["rate"], row["burst"], row["weight"]) == (0.0, 0, 1)
     new.close()

@@ -6,8 +6,10 @@ import uuid
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from aaa.administration import show
+from aaa.schema import grants
 from keyhaul.keys.grants import verify
 from keyhaul.transport.messages.aaa import Authorise, Grant, Usage, UsageChange, UsageRecord
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
@@ -179,3 +181,28 @@ async def test_a_size_that_no_key_has_is_malformed(bench: Any, size: int) -> Non
     used.size = size
     assert (await refused(bench, used)).code is ErrorCode.MALFORMED
     assert days(bench) == []
+
+
+@pytest.mark.parametrize("change", ["expired", "void"])
+async def test_a_change_counts_by_the_word_of_the_masters_ukms_alone(bench: Any, change: str) -> None:
+    """Another one may know the batch's name and its keys' IDs. The release before does not say whose it is."""
+    used = record((await granted(bench)).id)
+    await tell(bench, used)
+    error = await refused(bench, changes=(UsageChange(BATCH, change, used.key_ids, "ukms-2"),))
+
+    assert error.code is ErrorCode.NOT_PERMITTED
+    assert days(bench) == delivered(3)
+    assert bench.runtime.alarms[-1][1]["fault"] == "its keys are of another UKMS"
+
+    await tell(bench, changes=(UsageChange(BATCH, change, used.key_ids[:1], "ukms-1"),))
+    await tell(bench, changes=(UsageChange(BATCH, change, used.key_ids[1:2]),))
+    assert days(bench) == (delivered(3, expired=2) if change == "expired" else delivered(1))
+
+
+async def test_of_a_grant_that_the_release_before_issued_no_ukms_is_known(bench: Any) -> None:
+    used = record((await granted(bench)).id)
+    await tell(bench, used)
+    bench.database.transact(lambda connection: connection.execute(update(grants).values(ukms=None)))
+    await tell(bench, changes=(UsageChange(BATCH, "expired", used.key_ids, "ukms-1"),))
+
+    assert days(bench) == delivered(3, expired=3)

@@ -1,0 +1,1 @@
+"""Which demands the network takes on: service classes, reservations, refusals. Pure state; time is an argument."""

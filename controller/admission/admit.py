@@ -1,0 +1,170 @@
+"""Admission: a demand gets its paths and what is reserved on them, or a refusal that says why and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.admission.classes import CLASSES, ServiceClass
+from controller.admission.earliest import Wait, earliest
+from controller.admission.reservations import Lease, Reservations, hops_of
+from controller.paths.compute import NoPath, Path, path_with_backup, paths_for_shares
+from controller.paths.constraints import UNCONSTRAINED, Constraints
+from controller.paths.diverse import Overlap
+from controller.paths.policies import Policy
+from controller.view import NetworkView
+
+BURST_S = 2.0
+"""Seconds of its rate that a demand may send at once."""
+LEAST_BURST = 16_384
+"""Bytes that each may send at once, so that a batch goes through at any rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Keys that are to be relayed from one access node to another."""
+
+    id: str
+    source: str
+    """The CKMS that CN keys are handed in at."""
+    target: str
+    service_class: str
+    rate: int
+    """Payload, bits per second."""
+    shares: int | None = None
+    """Of class `split`: over how many paths; None: as its class says."""
+    constraints: Constraints = UNCONSTRAINED
+    """What is asked for beyond what its class demands."""
+
+
+class Reason(StrEnum):
+    """Why a demand is refused."""
+
+    UNKNOWN_CLASS = "there is no such service class"
+    UNKNOWN_NODE = "there is no such node, or it is no access node"
+    NO_PATH = "no path keeps to the constraints"
+    NO_BACKUP = "there is no second path"
+    TOO_FEW_PATHS = "there are too few paths without a common node"
+    RATE = "the rate is promised to others"
+    POOL = "pools are below the floor of the class"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a demand is not served, and when it might be."""
+
+    reason: Reason
+    earliest_s: float | None = None
+    """In how many seconds it could be served if reservations that end then are not renewed; None: nobody knows."""
+    paths_found: int | None = None
+    """For `TOO_FEW_PATHS`: how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What each hop lets through."""
+
+    rate: float
+    """Payload, bytes per second."""
+    burst: int
+    """Bytes at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The paths of a demand and what each hop polices; `lease` makes it a reservation."""
+
+    demand: Demand
+    paths: tuple[Path, ...]
+    """The primary and its backup if there is one; of class `split` the paths of the shares."""
+    shared: Overlap
+    """What primary and backup share."""
+    limit: Limit
+    link_rate: int
+    """What is reserved on each hop, bits per second."""
+
+    @property
+    def price(self) -> float:
+        """Bits of link key that one bit of key costs while nothing fails."""
+        service_class = CLASSES[self.demand.service_class]
+        used = self.paths if service_class.shares > 1 else self.paths[:1]
+        return max(service_class.expansion, 1.0) * sum(path.hops for path in used)
+
+    def lease(self, identity: str, expires: float) -> Lease:
+        """The reservation that the paths need, to be taken up by `Reservations.reserve`."""
+        demand = self.demand
+        ends = frozenset((demand.source, demand.target))
+        return Lease(identity, demand.id, demand.service_class, self.link_rate, hops_of(self.paths), ends, expires)
+
+
+def admit(
+    view: NetworkView,
+    reservations: Reservations,
+    demand: Demand,
+    now: float,
+    policy: Policy = Policy.RESIDUAL,
+) -> Admission | Refusal:
+    """Find paths for a demand, as if it had no reservation yet. Nothing is reserved by that.
+
+    `view` shows in each direction what is reserved (`Reservations.onto`).
+    """
+    service_class = CLASSES.get(demand.service_class)
+    if service_class is None:
+        return Refusal(Reason.UNKNOWN_CLASS)
+    if demand.source == demand.target or not (_is_access(view, demand.source) and _is_access(view, demand.target)):
+        return Refusal(Reason.UNKNOWN_NODE)
+    view = reservations.onto(view, reservations.links_of(demand.id), without=demand.id)
+    count = max(service_class.shares, demand.shares or 0) if service_class.shares > 1 else 1
+    constraints = service_class.constraints(demand.rate, demand.constraints)
+    paths, shared = _chosen(view, demand, service_class, count, constraints, policy)
+    if paths:
+        return Admission(
+            demand,
+            tuple(paths),
+            shared,
+            Limit(demand.rate / 8, max(LEAST_BURST, round(BURST_S * demand.rate / 8))),
+            service_class.link_rate(demand.rate),
+        )
+    wait = earliest(
+        view,
+        reservations,
+        demand.source,
+        demand.target,
+        constraints,
+        count if count > 1 else 1 + service_class.needs_backup,
+        disjoint_paths=count > 1,
+        now=now,
+        without=demand.id,
+    )
+    if isinstance(wait, Wait):
+        return Refusal(Reason.RATE if wait.for_rate else Reason.POOL, wait.seconds)
+    if count > 1:
+        return Refusal(Reason.TOO_FEW_PATHS, paths_found=wait)
+    return Refusal(Reason.NO_BACKUP if wait else Reason.NO_PATH)
+
+
+def _is_access(view: NetworkView, identity: str) -> bool:
+    number = view.topology.node_number.get(identity)
+    return number is not None and view.nodes[number].access
+
+
+def _chosen(
+    view: NetworkView,
+    demand: Demand,
+    service_class: ServiceClass,
+    count: int,
+    constraints: Constraints,
+    policy: Policy,
+) -> tuple[Sequence[Path], Overlap]:
+    """The paths and what they share; no paths where they do not suffice."""
+    ends = demand.source, demand.target
+    try:
+        if count > 1:
+            return paths_for_shares(view, *ends, count, constraints, policy), Overlap()
+        pair = path_with_backup(view, *ends, constraints, policy)
+    except NoPath:
+        return (), Overlap()
+    if pair.backup is not None:
+        return (pair.primary, pair.backup), pair.shared
+    return (() if service_class.needs_backup else (pair.primary,)), pair.shared
