@@ -27,6 +27,9 @@ FIGURES = (
     "fairness",
     "slow_link",
     "back_after_fault",
+    "blocking_ratio",
+    "path_1000",
+    "path_10000",
 )
 
 

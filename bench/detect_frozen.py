@@ -14,21 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.encryptor import Encryptor
+from bench.detour import ENCRYPTORS, LIMIT, ROUNDS, Traffic, traffic
 from bench.figure import Figure, spread
-from bench.load import Load
-from bench.network import BERLIN_BONN, Network, running
-from bench.observe import link, metrics, until
-from keyhaul.runtime.local import ask
+from bench.network import BERLIN_BONN
+from bench.observe import link, until
 
-ROUNDS = 7
-ENCRYPTORS = 4
 FROZEN = "ckms-9"
 NEIGHBOUR, LINK = "ckms-10", "9-10"
-DETOUR = "ckms-16"
-SOURCE = "ckms-14"
-SETTLED_KEYS = 20
-LIMIT = 90.0
 LOOK_EVERY = 0.005
 
 
@@ -38,21 +30,16 @@ async def measure() -> Figure:
     with tempfile.TemporaryDirectory(prefix="kh-", dir="/tmp") as scratch:
         description = Path(scratch) / "bypass.toml"
         description.write_text(_bypassed(BERLIN_BONN.read_text()))
-        with running(without_pools=True, description=description) as network:
-            first, second = network.far_pair()
-            pid = network.processes()[FROZEN]
-            async with (
-                Encryptor(first) as master,
-                Encryptor(second) as slave,
-                Load(master, slave, ENCRYPTORS) as load,
-            ):
-                for _ in range(ROUNDS):
-                    crossed = await _forwarded(network, FROZEN)
-                    await load.more(SETTLED_KEYS, LIMIT)
-                    if await _forwarded(network, FROZEN) == crossed:
-                        raise LookupError(f"no key crossed {FROZEN}: its standstill would be nobody's loss")
-                    rounds.append(await _freeze(network, pid, load))
-                    await _thawed(network)
+        async with traffic(description) as keys:
+            load = keys.load
+            pid = keys.network.processes()[FROZEN]
+            for _ in range(ROUNDS):
+                crossed = await keys.forwarded(FROZEN)
+                await keys.flows()
+                if await keys.forwarded(FROZEN) == crossed:
+                    raise LookupError(f"no key crossed {FROZEN}: its standstill would be nobody's loss")
+                rounds.append(await _freeze(keys, pid))
+                await keys.back(LINK, NEIGHBOUR)
     detected = spread([1e3 * one for one, _ in rounds])
     return Figure(
         "detect_frozen",
@@ -79,38 +66,19 @@ def _bypassed(description: str) -> str:
     return changed
 
 
-async def _freeze(network: Network, pid: int, load: Load) -> tuple[float, float]:
+async def _freeze(keys: Traffic, pid: int) -> tuple[float, float]:
     """Freeze the process; return seconds until its neighbour knows, and until a key came over the detour."""
-    before = await _forwarded(network, DETOUR)
+    before = await keys.forwarded()
 
     async def unreachable() -> bool:
-        return not (await link(network, NEIGHBOUR, LINK))["connected"]
-
-    async def detoured() -> bool:
-        return await _forwarded(network, DETOUR) > before
+        return not (await link(keys.network, NEIGHBOUR, LINK))["connected"]
 
     begin = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
     try:
         await until(unreachable, LIMIT, LOOK_EVERY)
         known = time.perf_counter()
-        await until(detoured, LIMIT, LOOK_EVERY)
-        over = await load.first(finished_after=time.perf_counter(), limit=LIMIT)
+        over = await keys.detoured(before, LOOK_EVERY)
     finally:
         os.kill(pid, signal.SIGCONT)
     return known - begin, over - begin
-
-
-async def _forwarded(network: Network, service: str) -> float:
-    """Batches that a CKMS has sent on."""
-    return (await metrics(network, service))["keyhaul_ckms_forwarded_total"]
-
-
-async def _thawed(network: Network) -> None:
-    """Wait until the link is up and its path first choice again at the source."""
-
-    async def settled() -> bool:
-        up = (await link(network, NEIGHBOUR, LINK))["state"] == "up"
-        return up and not any(path["on_probation"] for path in (await ask(network.socket(SOURCE), "paths"))["paths"])
-
-    await until(settled, LIMIT)

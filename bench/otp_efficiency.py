@@ -3,8 +3,8 @@
 The network is Berlin–Bonn with every link's list of suites and floor on `otp`, and the rates of the published table
 times `FACTOR`, even instead of in bursts, so that minutes tell what hours would; rates above `CAP` times the slowest
 are lowered to that, because they bound nothing and their modules' work would only load the machine. Encryptors of the
-one-time-pad class ask for more keys than the slowest link (9-10) can carry. When its pads have run low, the window
-begins.
+one-time-pad class ask for more keys than the slowest link (9-10) can carry. When they have got the first, and its pads
+have run low, the window begins.
 
     delivered = bytes of CN bits that both AKMSs agreed on in the window and could use: 32 for each key of 256 bits that
                 AKMS Berlin released, 32 for each released batch's one-time MAC, and what the pool at Bonn gained;
@@ -71,8 +71,10 @@ class Counts:
     """Pads of both directions of the slowest link, each as its sender counts them, added up."""
     confirmed: float
     """Batches that both AKMSs agreed on."""
-    ended: float
-    """All batches of the maker whose end is known."""
+    failed: float
+    """News that a batch failed; it may have arrived all the same."""
+    lost: float
+    """Batches that the maker burned because nobody confirmed them as long as they could come, or other bits came."""
     pooled: int
     """CN bytes that AKMSs hold for the gold class and nobody has used."""
     stock: float
@@ -91,7 +93,7 @@ async def measure() -> Figure:
                 keys = _Keys()
                 asking = [asyncio.create_task(_ask(master, slave, keys)) for _ in range(ENCRYPTORS)]
                 try:
-                    drained = await _drained(network)
+                    drained = await _drained(network, keys)
                     before, keys_before = await _count(network), keys.delivered
                     await asyncio.wait(asking, timeout=WINDOW, return_when=asyncio.FIRST_COMPLETED)
                     for task in asking:
@@ -135,7 +137,8 @@ def _figure(before: Counts, after: Counts, keys: int, all_keys: _Keys, drained: 
             "batches_arrived": round(batches),
             "batches_forwarded_by_the_last_hop_but_one": round(after.batches - before.batches),
             "batches_confirmed": round(confirmed),
-            "batches_burned_by_the_maker": round(after.ended - before.ended - confirmed),
+            "batches_said_to_have_failed": round(after.failed - before.failed),
+            "batches_burned_by_the_maker": round(after.lost - before.lost),
             "batches_failed_there": round(after.failures - before.failures),
             "consumed_bytes": consumed,
             "consumed_by": {"used": spent["used_total"], "burned": spent["burned_total"]},
@@ -189,12 +192,13 @@ async def _ask(master: Encryptor, slave: Encryptor, keys: _Keys) -> None:
             keys.delivered += len(shared)
 
 
-async def _drained(network: Network) -> float:
-    """Wait until the slowest link's pads have run low; return how long it took."""
+async def _drained(network: Network, keys: _Keys) -> float:
+    """Wait until keys have come and the slowest link's pads have run low; return how long it took."""
     begin = time.perf_counter()
 
     async def low() -> bool:
-        return bool((await link(network, ENDS[1], SLOWEST))["outgoing"]["payload_available"] <= LOW)
+        outgoing = (await link(network, ENDS[1], SLOWEST))["outgoing"]
+        return bool(keys.delivered and outgoing["payload_available"] <= LOW)
 
     await until(low, DRAIN_LIMIT, 0.5)
     return time.perf_counter() - begin
@@ -202,11 +206,14 @@ async def _drained(network: Network) -> float:
 
 async def _count(network: Network) -> Counts:
     pools = await ask(network.socket("akms-14"), "pools")
-    last, end, modules, maker, asker, *ends = await asyncio.gather(
+    cn_batches = {
+        outcome: (await metrics(network, "akms-14", outcome=outcome)).get("keyhaul_akms_cn_batches_total", 0.0)
+        for outcome in ("confirmed", "failed", "lost", "different")
+    }
+    last, end, modules, asker, *ends = await asyncio.gather(
         metrics(network, "ckms-3"),
         metrics(network, "ckms-2"),
         metrics(network, "qkdm-9", link=SLOWEST),
-        metrics(network, "akms-14"),
         metrics(network, "akms-2"),
         *(link(network, service, SLOWEST) for service in ENDS),
     )
@@ -222,8 +229,9 @@ async def _count(network: Network) -> Counts:
             name: sum(found["outgoing"][name] for found in ends)
             for name in ("used_total", "burned_total", "payload_available", "control_available")
         },
-        confirmed=(await metrics(network, "akms-14", outcome="confirmed"))["keyhaul_akms_cn_batches_total"],
-        ended=maker["keyhaul_akms_cn_batches_total"],
+        confirmed=cn_batches["confirmed"],
+        failed=cn_batches["failed"],
+        lost=cn_batches["lost"] + cn_batches["different"],
         pooled=sum(int(pool["available"]) for pool in pools["made"]),
         stock=32 * modules["keyhaul_qkdm_keys_stored"],
         dropped=32 * modules["keyhaul_qkdm_keys_dropped_total"],

@@ -11,38 +11,25 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bench.encryptor import Encryptor
+from bench.detour import ENCRYPTORS, LIMIT, ROUNDS, Traffic, traffic
 from bench.figure import Figure, spread
-from bench.load import Load
-from bench.network import Network, running
-from bench.observe import link, metrics, until
 from keyhaul.runtime.local import ask
 
-ROUNDS = 7
-ENCRYPTORS = 4
 CUT = "8-9"
 ENDS = ("ckms-8", "ckms-9")
-DETOUR = "ckms-16"
-SOURCE = "ckms-14"
-SETTLED_KEYS = 20
-LIMIT = 60.0
 LOOK_EVERY = 0.001
 
 
 async def measure() -> Figure:
     """Return the median of the rounds, in milliseconds."""
     rounds: list[tuple[float, float]] = []
-    with running(without_pools=True) as network:
-        first, second = network.far_pair()
-        async with (
-            Encryptor(first) as master,
-            Encryptor(second) as slave,
-            Load(master, slave, ENCRYPTORS) as load,
-        ):
-            for _ in range(ROUNDS):
-                await load.more(SETTLED_KEYS, LIMIT)
-                rounds.append(await _cut(network, load))
-                await _restore(network)
+    async with traffic() as keys:
+        load = keys.load
+        for _ in range(ROUNDS):
+            await keys.flows()
+            rounds.append(await _cut(keys))
+            await _switch(keys, cut=False)
+            await keys.back(CUT, *ENDS)
     detoured = spread([1e3 * one for one, _ in rounds])
     return Figure(
         "reroute",
@@ -62,29 +49,17 @@ async def measure() -> Figure:
     )
 
 
-async def _cut(network: Network, load: Load) -> tuple[float, float]:
+async def _cut(keys: Traffic) -> tuple[float, float]:
     """Cut the link; return seconds until a key came over the detour, and until one asked for after the cut came."""
-    before = (await metrics(network, DETOUR))["keyhaul_ckms_forwarded_total"]
-
-    async def detoured() -> bool:
-        return (await metrics(network, DETOUR))["keyhaul_ckms_forwarded_total"] > before
-
+    before = await keys.forwarded()
     begin = time.perf_counter()
-    await asyncio.gather(*(ask(network.socket(end), "cut", {"link": CUT, "cut": True}) for end in ENDS))
+    await _switch(keys, cut=True)
     cut = time.perf_counter()
-    await until(detoured, LIMIT, LOOK_EVERY)
-    over = await load.first(finished_after=time.perf_counter(), limit=LIMIT)
-    asked = await load.first(asked_after=cut, limit=LIMIT)
+    over = await keys.detoured(before, LOOK_EVERY)
+    asked = await keys.load.first(asked_after=cut, limit=LIMIT)
     return over - begin, asked - begin
 
 
-async def _restore(network: Network) -> None:
-    """Mend the link, and wait until it is up and its path first choice again at the source."""
-    await asyncio.gather(*(ask(network.socket(end), "cut", {"link": CUT, "cut": False}) for end in ENDS))
-
-    async def settled() -> bool:
-        up = [(await link(network, end, CUT))["state"] == "up" for end in ENDS]
-        paths = (await ask(network.socket(SOURCE), "paths"))["paths"]
-        return all(up) and not any(path["on_probation"] for path in paths)
-
-    await until(settled, LIMIT)
+async def _switch(keys: Traffic, *, cut: bool) -> None:
+    """Cut the link at both ends, or mend it."""
+    await asyncio.gather(*(ask(keys.network.socket(end), "cut", {"link": CUT, "cut": cut}) for end in ENDS))

@@ -18,13 +18,10 @@ DemoQuanDT measured 17.34 ± 1.62 s over the same chain of nodes in the field.
 
 from __future__ import annotations
 
-import sys
-import time
-
-from bench.encryptor import Encryptor, share
 from bench.fibre import SECONDS_PER_KM, laid, stretch
 from bench.figure import Figure, spread
-from bench.network import BERLIN_BONN, Network, laid_out, running, start
+from bench.network import BERLIN_BONN, laid_out, running, start
+from bench.sampling import samples
 from keyhaul.config.description_checks import load_description
 
 SAMPLES = 1000
@@ -39,16 +36,16 @@ ROUND_TRIPS = 2
 async def measure() -> Figure:
     """Return the median of the samples without fibre, in milliseconds."""
     with running(without_pools=True) as network:
-        figures = spread(await _samples(network, SAMPLES))
+        figures = spread(await samples(network, SAMPLES, warm_up=WARM_UP))
     description = load_description(BERLIN_BONN)
     with laid_out(without_pools=True) as network:
         async with laid(stretch(network, description)) as fibre:
             start(network)
-            fibred = spread(await _samples(network, FIBRE_SAMPLES))
+            fibred = spread(await samples(network, FIBRE_SAMPLES, warm_up=WARM_UP))
             await fibre.scale(STRETCHED)
-            stretched = spread(await _samples(network, FIBRE_SAMPLES // 2))
+            stretched = spread(await samples(network, FIBRE_SAMPLES // 2, warm_up=WARM_UP))
             await fibre.scale(0.0)
-            lines_alone = spread(await _samples(network, FIBRE_SAMPLES))
+            lines_alone = spread(await samples(network, FIBRE_SAMPLES, warm_up=WARM_UP))
     km = sum(link.km for link in description.link if "16" not in link.hop)
     access = next(link.km for link in description.link if link.hop == {"1", "2"})
     other_access = next(link.km for link in description.link if link.hop == {"14", "15"})
@@ -76,18 +73,3 @@ async def measure() -> Figure:
             "times_faster": round(DEMOQUANDT_MS / figures["median"]),
         },
     )
-
-
-async def _samples(network: Network, number: int) -> list[float]:
-    """Milliseconds of so many keys, one after the other."""
-    first, second = network.far_pair()
-    async with Encryptor(first) as master, Encryptor(second) as slave:
-        samples = []
-        for index in range(WARM_UP + number):
-            begin = time.perf_counter()
-            await share(master, slave)
-            if index >= WARM_UP:
-                samples.append(1e3 * (time.perf_counter() - begin))
-            if index % 100 == 0:
-                print(f"t_key_cold: {index} of {WARM_UP + number}", file=sys.stderr)
-    return samples

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
-import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from keyhaul.command.laboratory import processes
+from keyhaul.command.laboratory.background import in_background, supervise
 from keyhaul.command.laboratory.files import Laboratory, LaboratoryService, NoNetwork
+from keyhaul.command.laboratory.state import look
 from keyhaul.command.output import ConfigurationRefused, Number, json_option, print_json, print_table, size, wait_for
 from keyhaul.config.addresses import parse_address
 
 STOP_PATIENCE = 12.0
 """Seconds that the supervisor has to stop its services."""
-
-_READY = "\x06"
-"""First character of the line by which the background process says that everything serves."""
 
 
 def _named(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
@@ -122,8 +115,8 @@ def up(
         sys.stdout.flush()
 
     if detach:
-        sys.exit(_in_background(laboratory, chosen, restart, timeout, serving))
-    sys.exit(_supervise(laboratory, chosen, _tell_error, serving, restart, timeout))
+        sys.exit(in_background(laboratory, chosen, _tell_error, serving, restart, timeout))
+    sys.exit(supervise(laboratory, chosen, _tell_error, serving, restart, timeout))
 
 
 @network.command()
@@ -158,7 +151,7 @@ def status(directory: Path, as_json: bool) -> None:
     """Show what runs of the network in DIRECTORY. Exit code 1: it is not up."""
     laboratory = _read(directory)
     supervisor = processes.read(laboratory.supervisor)
-    rows = wait_for(_ask_all(laboratory))
+    rows = wait_for(look(laboratory))
     if as_json:
         print_json(
             {
@@ -189,151 +182,6 @@ def status(directory: Path, as_json: bool) -> None:
         click.echo(f"{serving} of {len(rows)} services serve fully, {size(total)} in all")
     if not any(row.pid for row in rows):
         sys.exit(1)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ServiceState:
-    """What `status` tells of one service; memory in bytes."""
-
-    id: str
-    role: str
-    node: str
-    pid: int | None
-    state: str
-    memory: int | None
-    links_up: int
-    links: int
-    alarms: dict[str, int]
-    log: str
-
-
-async def _ask_all(laboratory: Laboratory) -> list[ServiceState]:
-    return list(await asyncio.gather(*(_ask_one(laboratory, service) for service in laboratory.services)))
-
-
-async def _ask_one(laboratory: Laboratory, service: LaboratoryService) -> ServiceState:
-    from keyhaul.command.laboratory import probe
-    from keyhaul.runtime.local import LocalSocketError, ask
-
-    process = processes.read(laboratory.pid_file(service))
-    facts: dict[str, Any] = {}
-    if process is None:
-        state = "stopped"
-    else:
-        try:
-            facts = await ask(service.socket, "status", deadline=5.0)
-            state = probe.missing(facts) or "serving"
-        except LocalSocketError:
-            state = "does not answer"
-    links_up, links = probe.links(facts)
-    return ServiceState(
-        id=service.id,
-        role=service.role,
-        node=service.node,
-        pid=process.pid if process else None,
-        state=state,
-        memory=process.memory() if process else None,
-        links_up=links_up,
-        links=links,
-        alarms=facts.get("alarms", {}),
-        log=str(laboratory.log_file(service)),
-    )
-
-
-def _supervise(
-    laboratory: Laboratory,
-    chosen: tuple[LaboratoryService, ...],
-    tell: Callable[[str], None],
-    serving: Callable[[float], None],
-    restart: bool,
-    timeout: float,
-) -> int:
-    from keyhaul.command.laboratory.supervisor import Supervisor
-
-    supervisor = Supervisor(laboratory, chosen, tell, restart=restart, whole=len(chosen) == len(laboratory.services))
-    try:
-        supervisor.claim()
-    except NoNetwork as error:
-        tell(f"Error: {error}")
-        return 1
-    except OSError as error:
-        tell(f"Error: {error.filename}: {error.strerror}; the network's directory must be writable")
-        return 1
-    return supervisor.run(timeout, serving)
-
-
-def _in_background(
-    laboratory: Laboratory,
-    chosen: tuple[LaboratoryService, ...],
-    restart: bool,
-    timeout: float,
-    serving: Callable[[float], None],
-) -> int:
-    """Fork a supervisor into a session of its own; pass on what it tells until everything serves."""
-    receiving, sending = os.pipe()
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        os.close(receiving)
-        os._exit(_background(laboratory, chosen, restart, timeout, sending))
-    os.close(sending)
-    try:
-        with open(receiving, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.startswith(_READY):
-                    serving(float(line.removeprefix(_READY)))
-                    return 0
-                _tell_error(line.rstrip("\n"))
-    except KeyboardInterrupt:
-        _tell_error("Stopping what was started.")
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-        raise
-    return 1
-
-
-def _background(
-    laboratory: Laboratory, chosen: tuple[LaboratoryService, ...], restart: bool, timeout: float, sending: int
-) -> int:
-    os.setsid()
-    pipe = open(sending, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed when everything serves
-    try:
-        laboratory.logs.mkdir(mode=0o700, exist_ok=True)
-        log = os.open(laboratory.logs / "network.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError as error:
-        print(f"Error: {error.filename}: {error.strerror}; the network's directory must be writable", file=pipe)
-        pipe.close()
-        return 1
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for target, source in ((0, nothing), (1, log), (2, log)):
-        os.dup2(source, target)
-    for descriptor in (log, nothing):
-        os.close(descriptor)
-
-    def tell(line: str) -> None:
-        print(time.strftime("%FT%TZ", time.gmtime()), line, flush=True)
-        if not pipe.closed:
-            try:
-                print(line, file=pipe, flush=True)
-            except BrokenPipeError:
-                hang_up()
-
-    def hang_up() -> None:
-        with contextlib.suppress(BrokenPipeError):  # what a reader who went away did not take
-            pipe.close()
-
-    def serving(seconds: float) -> None:
-        print(time.strftime("%FT%TZ", time.gmtime()), f"everything serves after {seconds:.1f} s", flush=True)
-        with contextlib.suppress(BrokenPipeError):
-            print(f"{_READY}{seconds}", file=pipe, flush=True)
-        hang_up()
-
-    try:
-        return _supervise(laboratory, chosen, tell, serving, restart, timeout)
-    except BaseException as error:  # nobody above in this process: say it and end
-        tell(f"the supervisor failed: {error!r}")
-        sys.excepthook(type(error), error, error.__traceback__)
-        return 1
 
 
 def _tell_error(line: str) -> None:

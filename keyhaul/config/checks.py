@@ -20,6 +20,8 @@ from keyhaul.config.services import (
     AkmsConfig,
     BufferSection,
     CkmsConfig,
+    ControllerSection,
+    ControllerServerSection,
     ForwardingEntry,
     LinkSection,
     ListenSection,
@@ -220,6 +222,20 @@ def _(table: PathSection) -> Iterator[Problem]:
     yield from _pattern("label", table.label, _LABEL, "16 hexadecimal digits")
     yield from at_least(table, 0, "rank")
     yield from more_than(table, 0, "rate", "burst")
+
+
+@check.register
+def _(table: ControllerServerSection) -> Iterator[Problem]:
+    yield from service_problems("service", table.service, Role.CONTROLLER)
+    yield from address_problems("address", table.address)
+
+
+@check.register
+def _(table: ControllerSection) -> Iterator[Problem]:
+    if not table.server:
+        yield Problem("server", "", "missing (one table for each controller)")
+    yield from duplicates("server", "service", (server.service for server in table.server))
+    yield from more_than(table, 0, "hard_limit")
 
 
 @check.register

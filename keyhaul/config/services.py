@@ -159,6 +159,25 @@ class PathSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """Bytes at once; a batch that is greater passes a full bucket."""
 
 
+class ControllerServerSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[controller.server]]: one of the controllers, of which one leads."""
+
+    service: str
+    """Service id, e.g. ``controller-1``."""
+    address: str
+    """Its HTTP/2 address, for path requests."""
+    statement_key: str
+    """PEM: its pinned ML-DSA-65 statement key."""
+
+
+class ControllerSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[controller]: who may steer this CKMS; absent: only its own configuration does."""
+
+    server: list[ControllerServerSection]
+    hard_limit: float = 604_800.0
+    """Seconds after which nothing that a controller said is used any more, though none can be reached."""
+
+
 class CkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     """A carrier KMS."""
 
@@ -170,6 +189,7 @@ class CkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     link: list[LinkSection]
     akms: PeerSection | None = None
     """The AKMS of this node, at access nodes."""
+    controller: ControllerSection | None = None
     path: list[PathSection] = []
     entry: list[ForwardingEntry] = []
 
@@ -181,7 +201,7 @@ class PoolSection(Struct, forbid_unknown_fields=True, kw_only=True):
     maximum: int = 131_072
     horizon: float = 4.0
     """Keep this many seconds of the demand seen of late, between minimum and maximum."""
-    batches: list[int] = field(default_factory=lambda: [512, 4_096, 32_768])
+    batches: list[int] = field(default_factory=lambda: [512, 1_024, 2_048, 4_096, 32_768])
     """The few fixed sizes of relayed batches, bytes of CN key."""
 
 

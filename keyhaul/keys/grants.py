@@ -20,7 +20,7 @@ SIGNATURE_PREFIX = b"keyhaul grant v1\0"
 GRANT_VERSION = 1
 """The version of `Grant` that this release writes and reads."""
 
-SERVICE_CLASSES = frozenset({"gold", "silver", "bronze"})
+SERVICE_CLASSES = frozenset({"gold", "silver", "bronze", "split"})
 
 _SIGNED = msgspec.json.Decoder(SignedGrant)
 _GRANT = msgspec.json.Decoder(Grant)

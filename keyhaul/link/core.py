@@ -11,12 +11,13 @@ import structlog
 
 from keyhaul.config.services import LinkSection
 from keyhaul.link.channel import Channel
+from keyhaul.link.handshake import LinkEnd
 from keyhaul.link.protection.interface import Rotation
 from keyhaul.link.protection.registry import PROTECTIONS, UnknownSuite, acceptable
 from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.record import Record, Side
 from keyhaul.link.sender import SenderDirection
-from keyhaul.link.session import INCARNATION_LENGTH, LinkEnd, Proposal, Session
+from keyhaul.link.session import INCARNATION_LENGTH, Proposal, Session
 from keyhaul.link.settings import LinkSettings, Settings
 from keyhaul.link.state import LinkState
 from keyhaul.link.telemetry import Telemetry

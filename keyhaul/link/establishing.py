@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from keyhaul.link.core import Core
-from keyhaul.link.session import (
-    Acquaintance,
-    Initiator,
-    NoCommonSuite,
-    NotAuthentic,
-    Repeated,
-    Responder,
-    SessionRefused,
-    is_of,
-    wake,
-)
+from keyhaul.link.handshake import NoCommonSuite, NotAuthentic, Repeated, SessionRefused
+from keyhaul.link.session import Acquaintance, Initiator, Responder, is_of, wake
 from keyhaul.store.interface import StoreError
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.link import Establish, Established, SignedHello, Wake

@@ -1,4 +1,7 @@
-"""One link as its service uses it: sealed calls, sealed handlers, and the tasks that keep it going."""
+"""One link as its service uses it, with what its operator sets, and the tasks that keep it going.
+
+Messages are `calling`'s and `serving`'s.
+"""
 
 from __future__ import annotations
 
@@ -9,46 +12,19 @@ from dataclasses import replace
 from typing import Any
 
 from keyhaul.identity.names import ServiceName
-from keyhaul.link.channel import MalformedMessage, RequestId, UnknownSession, read_header
+from keyhaul.link.calling import Calling
 from keyhaul.link.core import Core
 from keyhaul.link.establishing import Establishing
+from keyhaul.link.handshake import SessionRefused
 from keyhaul.link.interface import DirectionStatus, LinkStatus, SealedHandler
-from keyhaul.link.pads import PadShortage, PadSpent
-from keyhaul.link.protection.interface import AuthenticationFailed
 from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.refill import ExchangeFailed, Refill, pause
 from keyhaul.link.sealing import Sealing
 from keyhaul.link.sender import SenderDirection
-from keyhaul.link.session import Session, SessionRefused
-from keyhaul.link.window import Replayed
-from keyhaul.transport.codec import decode, encode
-from keyhaul.transport.messages.base import ErrorCode, ErrorReply, Message, ServiceError
-from keyhaul.transport.messages.link import LinkControl, Sealed, SealedHeader, Stream
-from keyhaul.transport.operations import LINK_CONTROL, Operation, Reply, Request
-
-ANSWER_PATIENCE = 5.0
-"""Seconds that an answer may wait for pad."""
-
-_REFUSALS: tuple[tuple[type[Exception], str, ErrorCode], ...] = (
-    (MalformedMessage, "malformed", ErrorCode.MALFORMED),
-    (UnknownSession, "unknown-session", ErrorCode.UNKNOWN_SESSION),
-    (Replayed, "replayed", ErrorCode.REPLAYED),
-    (PadSpent, "pad-spent", ErrorCode.REPLAYED),
-    (AuthenticationFailed, "authentication", ErrorCode.AUTHENTICATION),
-)
-_REFUSED = tuple(kind for kind, _, _ in _REFUSALS)
-
-_FINAL = frozenset(
-    {
-        ErrorCode.MALFORMED,
-        ErrorCode.VERSION,
-        ErrorCode.FORBIDDEN,
-        ErrorCode.NOT_PERMITTED,
-        ErrorCode.NOT_FOUND,
-        ErrorCode.CONFLICT,
-    }
-)
-"""Refusals after which a caller does not try again."""
+from keyhaul.link.serving import Serving
+from keyhaul.transport.messages.base import Message, ServiceError
+from keyhaul.transport.messages.link import Sealed, Stream
+from keyhaul.transport.operations import Operation, Reply, Request
 
 
 class Link:
@@ -70,7 +46,8 @@ class Link:
         self._neighbour = neighbour
         self._register = register
         """Makes sure that the neighbour's calls of an operation come here."""
-        self._handlers: dict[str, SealedHandler[Any, Any]] = {}
+        self._calling = Calling(core, sealing)
+        self._serving = Serving(core, sealing, refill, neighbour)
 
     @property
     def id(self) -> str:
@@ -99,7 +76,7 @@ class Link:
         """See `LinkCalls.call`."""
         if operation.one_way:
             raise ValueError(f"{operation.name} is one-way: send it")
-        answer: tuple[Reply, bytes] = await self._post(operation, request, secret, deadline, stream)
+        answer: tuple[Reply, bytes] = await self._calling.post(operation, request, secret, deadline, stream)
         return answer
 
     async def send(
@@ -114,7 +91,7 @@ class Link:
         """See `LinkCalls.send`."""
         if not operation.one_way:
             raise ValueError(f"{operation.name} has an answer: call it")
-        await self._post(operation, request, secret, deadline, stream)
+        await self._calling.post(operation, request, secret, deadline, stream)
 
     def expecting(self) -> AbstractContextManager[None]:
         """See `LinkCalls.expecting`."""
@@ -123,7 +100,7 @@ class Link:
     def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:
         """See `LinkCalls.serve`."""
         self._register(operation)
-        self._handlers[operation.name] = handler
+        self._serving.add(operation, handler)
 
     def status(self) -> LinkStatus:
         """The state for operators."""
@@ -175,52 +152,8 @@ class Link:
         self._core.stir.set()
 
     async def receive(self, operation: Operation[Message, Message], sealed: Sealed) -> Sealed | None:
-        """Serve one sealed message of the neighbour.
-
-        Raises:
-            ServiceError: it is refused by the link, or by its handler.
-        """
-        core = self._core
-        core.admit()
-        own = operation is LINK_CONTROL
-        handler = self._handlers.get(operation.name)
-        if handler is None and not own:
-            raise ServiceError(ErrorCode.NOT_FOUND, "this operation is not served on this link")
-        await self._settled_session(sealed)
-        session = core.session
-        try:
-            head, secret = core.incoming.open(sealed, operation.name, own=own)
-        except _REFUSED as error:
-            raise self._refused(error) from None
-        assert session is not None
-        if own:
-            control = decode(sealed.clear, LinkControl)
-            reply, bits = await core.settle(self._refill.answer(control))
-            return self._own_answer(encode(reply), bits, head, session)
-        assert handler is not None
-        answer: Message | None
-        kind = operation.name
-        try:
-            answer, secret = await handler(self._neighbour, decode(sealed.clear, operation.request), secret)
-        except ServiceError as error:
-            code = ErrorCode.INTERNAL if error.code is ErrorCode.UNKNOWN_SESSION else error.code
-            if operation.one_way:
-                raise ServiceError(code, error.message, retry_after_ms=error.retry_after_ms) from error
-            answer = ErrorReply(code=code, message=error.message, retry_after_ms=error.retry_after_ms)
-            kind, secret = _refusal_of(operation), b""
-        if operation.one_way:
-            return None
-        assert answer is not None
-        result, flight, _ = await self._sealing.seal(
-            kind,
-            encode(answer),
-            secret,
-            Stream.PAYLOAD if secret else Stream.CONTROL,
-            ANSWER_PATIENCE,
-            answers=RequestId(head.session, head.sequence),
-        )
-        core.outgoing.sent_answer(flight, core.clock())
-        return result
+        """Serve one sealed message of the neighbour: see `Serving.receive`."""
+        return await self._serving.receive(operation, sealed)
 
     async def maintain(self) -> None:
         """Keep a session and leased pad, for ever."""
@@ -284,118 +217,6 @@ class Link:
             await self._refill.exchange()
             return 0.0
         return core.pace.idle
-
-    async def _post(
-        self,
-        operation: Operation[Request, Reply],
-        request: Request,
-        secret: bytes,
-        deadline: float,
-        stream: Stream,
-    ) -> Any:
-        core = self._core
-        core.admit()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + deadline
-        clear = encode(request)
-        stream = Stream.PAYLOAD if secret else stream
-        again = True
-        while True:
-            sealed, flight, session = await self._sealing.seal(operation.name, clear, secret, stream, end - loop.time())
-            accepted = False
-            try:
-                answer = await core.calls.exchange(
-                    operation.path, sealed, None if operation.one_way else Sealed, deadline=end - loop.time()
-                )
-                accepted = True
-            except ServiceError as error:
-                if error.code is not ErrorCode.UNKNOWN_SESSION:
-                    raise _undecided(error) from None
-                core.lose(session)
-                if not again:
-                    raise ServiceError(ErrorCode.UNREACHABLE, "the neighbour does not know the session") from None
-                again = False
-                continue
-            finally:
-                core.outgoing.finished(flight, accepted=accepted)
-            if operation.one_way:
-                return None
-            if answer is None:
-                raise ServiceError(ErrorCode.UNREACHABLE, "the neighbour's answer is empty")
-            return self._answer(operation, answer, flight.id)
-
-    def _answer(self, operation: Operation[Request, Reply], answer: Sealed, request: RequestId) -> tuple[Reply, bytes]:
-        core = self._core
-        try:
-            refused = read_header(answer, self.id).kind == _refusal_of(operation)
-            kind = _refusal_of(operation) if refused else operation.name
-            _, secret = core.incoming.open(answer, kind, answers=request)
-        except UnknownSession:
-            raise ServiceError(ErrorCode.UNREACHABLE, "the answer belongs to a session that is gone") from None
-        except _REFUSED as error:
-            raise _undecided(self._refused(error)) from None
-        if refused:
-            refusal = decode(answer.clear, ErrorReply)
-            raise ServiceError(refusal.code, refusal.message, retry_after_ms=refusal.retry_after_ms)
-        return decode(answer.clear, operation.reply), secret
-
-    def _own_answer(self, clear: bytes, bits: bytes, head: SealedHeader, session: Session) -> Sealed:
-        core = self._core
-        if core.session is not session:
-            raise ServiceError(ErrorCode.UNKNOWN_SESSION, "the session ended meanwhile")
-        try:
-            sealed, flight = core.outgoing.seal(
-                LINK_CONTROL.name,
-                clear,
-                b"",
-                Stream.CONTROL,
-                core.clock(),
-                own=True,
-                associated=bits,
-                answers=RequestId(head.session, head.sequence),
-            )
-        except PadShortage:
-            core.renew = True
-            core.stir.set()
-            raise ServiceError(ErrorCode.EXHAUSTED, "no pad for the answer", retry_after_ms=1000) from None
-        core.outgoing.sent_answer(flight, core.clock())
-        return sealed
-
-    async def _settled_session(self, sealed: Sealed) -> None:
-        """A message of the session that is just being entered waits until it is."""
-        core = self._core
-        if core.switched.is_set():
-            return
-        try:
-            head = read_header(sealed, self.id)
-        except MalformedMessage as error:
-            raise self._refused(error) from None
-        if core.session is not None and head.session == core.session.id:
-            return
-        try:
-            async with asyncio.timeout(core.pace.pending):
-                await core.switched.wait()
-        except TimeoutError:
-            return
-
-    def _refused(self, error: Exception) -> ServiceError:
-        for kind, reason, code in _REFUSALS:
-            if isinstance(error, kind):
-                self._core.telemetry.refused(reason, str(error))
-                return ServiceError(code, str(error))
-        raise error
-
-
-def _refusal_of(operation: Operation[Any, Any]) -> str:
-    """The kind of a sealed message by which the handler of an operation refuses."""
-    return f"{operation.name}.refused"
-
-
-def _undecided(error: ServiceError) -> ServiceError:
-    """What did not come under the link's keys decides nothing: as if the neighbour had not been reached."""
-    if error.code not in _FINAL:
-        return error
-    return ServiceError(ErrorCode.UNREACHABLE, f"refused outside the link's keys: {error.message or error.code.value}")
 
 
 def _direction(direction: SenderDirection | ReceiverDirection) -> DirectionStatus:

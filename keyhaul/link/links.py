@@ -14,13 +14,13 @@ from keyhaul.config.services import LinkSection
 from keyhaul.identity.names import ServiceName
 from keyhaul.link.core import Core, Pace
 from keyhaul.link.establishing import Establishing
+from keyhaul.link.handshake import LinkEnd
 from keyhaul.link.interface import LinkCalls, SealedHandler
 from keyhaul.link.link import Link
 from keyhaul.link.lookup import Lookup, Module
 from keyhaul.link.protection.registry import UnknownSuite
 from keyhaul.link.refill import Refill
 from keyhaul.link.sealing import Sealing
-from keyhaul.link.session import LinkEnd
 from keyhaul.link.settings import LinkSettings
 from keyhaul.link.state import LinkState
 from keyhaul.link.telemetry import LinkMetrics, Telemetry

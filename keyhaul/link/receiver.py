@@ -10,8 +10,7 @@ from keyhaul.keys.material import KeyMaterial
 from keyhaul.link.channel import Archive, Channel, RequestId, UnknownSession, bootstrap_receiver, read_header
 from keyhaul.link.pads import Block, ReceiverPads, digest
 from keyhaul.link.reconciliation import STREAMS, Reconciliation
-from keyhaul.link.record import DirectionState, Record, Side
-from keyhaul.link.sender import PURGE_CHUNK
+from keyhaul.link.record import PURGE_CHUNK, DirectionState, Record, Side
 from keyhaul.transport.messages.link import (
     DirectionReport,
     LinkControl,

@@ -10,6 +10,9 @@ from keyhaul.link.pads import Block
 from keyhaul.link.reconciliation import STREAMS, Reconciliation
 from keyhaul.transport.messages.link import DirectionReport, Stream
 
+PURGE_CHUNK = 100
+"""Rows purged in one write."""
+
 
 class Side(StrEnum):
     """Which direction of the link, as seen from this end."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from keyhaul.link.channel import MalformedMessage, RequestId, UnknownSession
 from keyhaul.link.core import Core
 from keyhaul.link.lookup import Lookup, Module
+from keyhaul.link.offers import WORTHWHILE, ProtocolViolation
 from keyhaul.link.pads import PadShortage, PadSpent
 from keyhaul.link.protection.interface import AuthenticationFailed
 from keyhaul.link.receiver import NoRoom, OfferRefused
 from keyhaul.link.record import Side
 from keyhaul.link.sealing import Sealing
-from keyhaul.link.sender import WORTHWHILE, ProtocolViolation
 from keyhaul.link.window import Replayed
 from keyhaul.transport.codec import decode, encode
 from keyhaul.transport.etsi014 import Etsi014Error, Etsi014Unreachable
@@ -31,8 +31,10 @@ MAXIMUM_KEYS = 256
 """Keys of one offer."""
 
 HUNGRY = 256
-"""Below so many bytes of a stream, smaller offers are worthwhile too, of `HUNGRY_WORTHWHILE` bytes."""
+"""Below so many bytes of a stream, smaller offers are worthwhile too, of what the first message lacks that waits."""
+
 HUNGRY_WORTHWHILE = 128
+"""Bytes that such an offer has at least."""
 
 
 class ExchangeFailed(Exception):
@@ -110,7 +112,7 @@ class Refill:
                 core.telemetry.refused("answer", str(error))
                 raise ExchangeFailed(str(error)) from None
             finally:
-                outgoing.finished(flight, accepted=accepted)
+                outgoing.flights.finished(flight, accepted=accepted)
             await self._take_in(message, reply)
         self.sealing.admit()
         core.hungry.set()
@@ -179,7 +181,8 @@ class Refill:
         level = core.outgoing.streams[stream].level
         hungry = level < HUNGRY
         soonest, latest = core.pace.hungry, core.pace.hungry if hungry or demand[stream] > level else core.pace.fill
-        least = min(lacking, HUNGRY_WORTHWHILE if hungry else WORTHWHILE)
+        needed = max(HUNGRY_WORTHWHILE, self.sealing.foremost(stream) - level)
+        least = min(lacking, WORTHWHILE, needed) if hungry else min(lacking, WORTHWHILE)
         slave = core.section.module.peer_sae
         try:
             status = await module.status(slave, deadline=MODULE_DEADLINE)

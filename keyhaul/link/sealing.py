@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from keyhaul.link.channel import RequestId
 from keyhaul.link.core import Core
+from keyhaul.link.flights import Flight
 from keyhaul.link.pads import PadShortage
 from keyhaul.link.protection.interface import TAG_LENGTH
 from keyhaul.link.reconciliation import STREAMS
-from keyhaul.link.sender import Flight
 from keyhaul.link.session import Session
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.link import Sealed, Stream
@@ -118,6 +118,13 @@ class Sealing:
                     demand[each] += need.of(each)
         return demand
 
+    def foremost(self, stream: Stream) -> int:
+        """Bytes of a stream that the first message needs which waits for it; 0 where none waits."""
+        waiters = self._waiters[stream]
+        if not waiters:
+            return 0
+        return self._core.outgoing.needs(stream, len(waiters[0].secret), self._core.clock()).of(stream)
+
     def _seal(self, kind: str, clear: bytes, secret: bytes, stream: Stream, answers: RequestId | None) -> Outcome:
         core = self._core
         present = core.session
@@ -129,4 +136,4 @@ class Sealing:
     def _forsake(self, waiter: _Waiter) -> None:
         """A message that was sealed just as its sender gave up never leaves."""
         if waiter.sealed.done() and not waiter.sealed.cancelled():
-            self._core.outgoing.finished(waiter.sealed.result()[1], accepted=False)
+            self._core.outgoing.flights.finished(waiter.sealed.result()[1], accepted=False)

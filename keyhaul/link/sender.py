@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from uuid import UUID
 
 from keyhaul.keys.material import KeyMaterial
 from keyhaul.link.channel import BootstrapSource, Channel, QuantumSource, RequestId, bootstrap_sender
+from keyhaul.link.flights import Flight, Flights
+from keyhaul.link.offers import MAXIMUM_BLOCKS, PendingOffer, ProtocolViolation, next_to_fill
 from keyhaul.link.pads import Block, PadShortage, SenderPads, digest
 from keyhaul.link.protection.interface import Need, Realm
 from keyhaul.link.reconciliation import STREAMS, Reconciliation
-from keyhaul.link.record import DirectionState, Record, Side
-from keyhaul.link.window import WINDOW_SIZE
+from keyhaul.link.record import PURGE_CHUNK, DirectionState, Record, Side
 from keyhaul.transport.messages.link import DirectionReport, LinkControl, LinkControlReply, Offer, Sealed, Stream
 
 CONTROL_KEEP = 96
@@ -21,52 +20,6 @@ CONTROL_KEEP = 96
 
 CONTROL_TRIGGER = 192
 """Lease more control pad when less than this is leased."""
-
-MAXIMUM_BLOCKS = 512
-"""Blocks of a direction at any time."""
-
-PURGE_CHUNK = 100
-"""Rows purged in one write."""
-
-WORTHWHILE = 640
-"""Bytes that an offer should have: it costs both directions a tag."""
-
-ANSWER_LIFE = 15.0
-"""Seconds after which an answer has arrived or never will: nothing tells its sender."""
-
-
-class ProtocolViolation(Exception):
-    """The other end answered what no correct end answers."""
-
-
-@dataclass(slots=True)
-class Flight:
-    """A sealed message whose fate is open."""
-
-    id: RequestId
-    stream: Stream
-    offset: int
-    key_place: tuple[Stream, int] | None
-
-
-@dataclass(slots=True)
-class PendingOffer:
-    """An offer that is not answered yet."""
-
-    offer: Offer
-    bits: list[bytes] = field(repr=False)
-
-    def present(self, missing: Sequence[int]) -> tuple[list[UUID], bytes]:
-        """IDs and bits that are left when some indices are missing.
-
-        Raises:
-            ProtocolViolation: an index is not of this offer.
-        """
-        absent = set(missing)
-        if any(not 0 <= index < len(self.bits) for index in absent):
-            raise ProtocolViolation("an unknown key is said to be missing")
-        here = [index for index in range(len(self.bits)) if index not in absent]
-        return [self.offer.key_ids[index] for index in here], b"".join(self.bits[index] for index in here)
 
 
 class SenderDirection:
@@ -90,11 +43,8 @@ class SenderDirection:
         }
         self._bootstrap: SenderPads | None = None
         self._channel: Channel | None = None
-        self._flights: dict[int, Flight] = {}
-        self._answers: deque[tuple[float, Flight]] = deque()
-        """Answers that may still be under way, and until when."""
-        self._keys: dict[tuple[Stream, int], bool] = {}
-        """Places of keys that outlive a message, and whether the receiver has shown that it read them."""
+        self.flights = Flights()
+        """Messages of this session whose fate is open."""
         self._voids: set[int] = set()
         self._finished: list[int] = []
         self.pending: PendingOffer | None = None
@@ -129,9 +79,7 @@ class SenderDirection:
                 self.offer(offer.stream, offer.key_ids, pending.bits)
             else:
                 burned += sum(len(bits) for bits in pending.bits)
-        self._flights.clear()
-        self._answers.clear()
-        self._keys.clear()
+        self.flights = Flights()
         self._voids.clear()
         self._finished.clear()
         self._channel = channel
@@ -143,8 +91,7 @@ class SenderDirection:
         """Leave the session: nothing can be sealed until the next one."""
         self._channel = None
         self._bootstrap = None
-        self._flights.clear()
-        self._answers.clear()
+        self.flights.end()
 
     def seal(
         self,
@@ -180,25 +127,9 @@ class SenderDirection:
         ticket = protection.prepare(self._source(channel, stream, len(secret), now, own), stream, len(secret), now)
         sequence, header = channel.header(kind, stream, ticket.offset, ticket.key, answers)
         ciphertext, tag = protection.seal(ticket, sequence, header, clear, associated, secret)
-        place = ticket.key_place
-        if place is not None and place not in self._keys:
-            self._keys[place] = False
-        flight = self._flights[sequence] = Flight(RequestId(channel.session, sequence), stream, ticket.offset, place)
+        flight = Flight(RequestId(channel.session, sequence), stream, ticket.offset, ticket.key_place)
+        self.flights.begin(flight)
         return Sealed(header=header, clear=clear, secret=ciphertext, tag=tag), flight
-
-    def finished(self, flight: Flight, *, accepted: bool) -> None:
-        """A message is no longer in flight; `accepted` when the receiver showed that it opened it."""
-        if self._flights.get(flight.id.sequence) is flight:
-            del self._flights[flight.id.sequence]
-            if accepted and flight.key_place in self._keys:
-                self._keys[flight.key_place] = True
-
-    def sent_answer(self, flight: Flight, now: float) -> None:
-        """An answer leaves; as nobody confirms it, it counts as in flight for a while, at most a window long."""
-        answers = self._answers
-        answers.append((now + ANSWER_LIFE, flight))
-        while answers and (answers[0][0] <= now or len(answers) > WINDOW_SIZE):
-            self.finished(answers.popleft()[1], accepted=False)
 
     def needs(self, stream: Stream, length: int, now: float) -> Need:
         """The QKD-made pad that a message would take now."""
@@ -239,15 +170,14 @@ class SenderDirection:
 
     def message(self, now: float) -> LinkControl:
         """The next `link.control`: what is offered, requested, burned and finished."""
-        while self._answers and self._answers[0][0] <= now:
-            self.finished(self._answers.popleft()[1], accepted=False)
+        self.flights.expire(now)
         return LinkControl(
             offer=self.pending.offer if self.pending else None,
             control_bound=self._state.bounds[Stream.CONTROL],
             payload_bound=self._state.bounds[Stream.PAYLOAD],
             void_blocks=sorted(self._voids),
-            finished_below=self._finished_below(Stream.PAYLOAD),
-            control_finished_below=self._finished_below(Stream.CONTROL),
+            finished_below=self.flights.finished_below(Stream.PAYLOAD, self.streams[Stream.PAYLOAD].position),
+            control_finished_below=self.flights.finished_below(Stream.CONTROL, self.streams[Stream.CONTROL].position),
         )
 
     def offered_bits(self, message: LinkControl, missing: Sequence[int]) -> bytes:
@@ -308,30 +238,15 @@ class SenderDirection:
             self.pending = None
 
     def wanted(self, demand: Mapping[Stream, int]) -> tuple[Stream, int] | None:
-        """Which stream to fill next and how many bytes it lacks; None when all is full.
-
-        A quarter of the reserve of control, as much payload and what messages wait for, the rest of control, the
-        rest of payload: so a slow link carries its first message early. What lacks little is left alone: an offer
-        costs pad, too.
+        """Which stream to fill next and how many bytes it lacks; None when all is full, or an offer is under way.
 
         Args:
             demand: bytes of each stream that messages wait for.
         """
         if self.pending is not None or sum(len(pads.blocks) for pads in self.streams.values()) >= MAXIMUM_BLOCKS:
             return None
-        reserve, pool = self._sizes[Stream.CONTROL], self._sizes[Stream.PAYLOAD]
-        first = reserve // 4
-        waiting = min(pool, max(first, demand.get(Stream.PAYLOAD, 0)))
-        for stream, trigger, size in (
-            (Stream.CONTROL, first // 2, first),
-            (Stream.PAYLOAD, max(first // 2, min(pool, demand.get(Stream.PAYLOAD, 0))), waiting),
-            (Stream.CONTROL, reserve - min(WORTHWHILE, reserve // 4), reserve),
-            (Stream.PAYLOAD, pool - min(WORTHWHILE, pool // 4), pool),
-        ):
-            level = self.streams[stream].level
-            if level < trigger:
-                return stream, size - level
-        return None
+        levels = {stream: pads.level for stream, pads in self.streams.items()}
+        return next_to_fill(levels, self._sizes, demand.get(Stream.PAYLOAD, 0))
 
     def offer(self, stream: Stream, key_ids: Sequence[UUID], bits: Sequence[bytes]) -> None:
         """Offer keys as the next block of a stream; all are of one size.
@@ -339,12 +254,10 @@ class SenderDirection:
         Raises:
             ValueError: they are not, or there are none, or an offer is under way.
         """
-        sizes = {len(each) for each in bits}
-        if self.pending is not None or len(sizes) != 1 or 0 in sizes or len(key_ids) != len(bits):
-            raise ValueError("an offer takes keys of one size, and one offer at a time")
+        if self.pending is not None:
+            raise ValueError("one offer at a time")
         start = max(self._state.ends[stream], self.streams[stream].position)
-        offer = Offer(self._state.last_block + 1, stream, start, list(key_ids), 8 * sizes.pop())
-        self.pending = PendingOffer(offer, list(bits))
+        self.pending = PendingOffer.of(self._state.last_block + 1, stream, start, key_ids, bits)
 
     def _source(
         self, channel: Channel, stream: Stream, length: int, now: float, own: bool
@@ -379,17 +292,6 @@ class SenderDirection:
         if self.pending is None or self.pending.offer != offer:
             raise ProtocolViolation("the answer is to an offer that is no longer made")
         return self.pending
-
-    def _finished_below(self, stream: Stream) -> int:
-        """Payload and control that is in flight, and keys not known to be read, hold the receiver's burning back."""
-        flown = {flight.key_place for flight in self._flights.values()}
-        latest = {place[0]: place for place in self._keys if place[1] >= 0}
-        self._keys = {
-            place: read for place, read in self._keys.items() if place in flown or place == latest.get(place[0])
-        }
-        held = [flight.offset for flight in self._flights.values() if flight.stream is stream and flight.offset >= 0]
-        held += [offset for (of, offset), read in self._keys.items() if of is stream and not read and offset >= 0]
-        return min(held, default=self.streams[stream].position)
 
     def _purgeable(self) -> tuple[int, ...]:
         for pads in self.streams.values():

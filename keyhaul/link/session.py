@@ -1,27 +1,31 @@
 """How two ends make a session: hello, reply, establish, established (sans-IO).
 
-Signatures are ML-DSA-65 (FIPS 204) by the pinned link keys, over a fixed prefix, the message's role and its exact
-bytes. The session's secrets come from ML-KEM-768 (FIPS 203) and the link's bootstrap secret by HKDF-SHA-512
-(RFC 5869), with the transcript as salt.
+Each attempt has an ML-KEM-768 (FIPS 203) key and ciphertext of its own; `handshake` signs, verifies and derives.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
-from cryptography.hazmat.primitives.hashes import SHA512
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from keyhaul.link.channel import LANE
-from keyhaul.link.pads import BOOTSTRAP_LENGTH
+from keyhaul.link.handshake import (
+    LinkEnd,
+    NoCommonSuite,
+    NotAuthentic,
+    Repeated,
+    Secrets,
+    SessionRefused,
+    derive,
+    sign,
+    transcript_of,
+    verify,
+)
 from keyhaul.link.protection.registry import choose
 from keyhaul.link.reconciliation import MalformedReport, Reconciliation, reconcile
 from keyhaul.randomness import Source
@@ -33,41 +37,9 @@ INCARNATION_LENGTH = 16
 SESSION_ID_LENGTH = 16
 NONCE_LENGTH = 16
 
-_PREFIX = b"keyhaul link v1\0"
-_PROOF_LENGTH = 32
 _KEM_SEED_LENGTH = 64
 _REMEMBERED = 256
 """Hellos and wakes that an end remembers, to know a repeated one."""
-
-
-class SessionRefused(Exception):
-    """A message of the establishment that does not lead to a session."""
-
-
-class NotAuthentic(SessionRefused):
-    """It was not made by the neighbour for this link and this attempt."""
-
-
-class Repeated(SessionRefused):
-    """It was received before."""
-
-
-class NoCommonSuite(SessionRefused):
-    """The two ends' lists and floors leave no suite that both accept."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkEnd:
-    """Who this end is, and what it knows of the other before any message."""
-
-    link: str
-    own: str
-    """Service id."""
-    peer: str
-    key: MLDSA65PrivateKey = field(repr=False)
-    peer_key: MLDSA65PublicKey
-    bootstrap: bytes = field(repr=False, default=b"")
-    """The bootstrap secret, the same at both ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +76,6 @@ class Session:
         return self.outgoing.restored == "sender" or self.incoming.restored == "receiver"
 
 
-@dataclass(frozen=True, slots=True)
-class _Secrets:
-    proof: bytes
-    from_initiator: bytes
-    from_responder: bytes
-
-
 class Initiator:
     """One attempt of the end that establishes: `hello`, then `reply`, then `established`, once each."""
 
@@ -122,11 +87,11 @@ class Initiator:
         self._hello = encode(_hello(end, proposal, kem=self._kem.public_key().public_bytes_raw()))
         self._reply: Hello | None = None
         self._transcript = b""
-        self._secrets: _Secrets | None = None
+        self._secrets: Secrets | None = None
 
     def hello(self) -> SignedHello:
         """The first message."""
-        return SignedHello(body=self._hello, signature=_sign(self._end, b"hello", self._hello))
+        return SignedHello(body=self._hello, signature=sign(self._end, b"hello", self._hello))
 
     def reply(self, signed: SignedHello) -> Establish:
         """Take the responder's answer; return the third message. Nothing switches yet.
@@ -148,11 +113,11 @@ class Initiator:
         except ValueError as error:
             raise NotAuthentic("the reply's ciphertext is malformed") from error
         self._reply = reply
-        self._transcript = _transcript(self._hello, signed.body)
-        self._secrets = _derive(secret, end.bootstrap, self._transcript)
+        self._transcript = transcript_of(self._hello, signed.body)
+        self._secrets = derive(secret, end.bootstrap, self._transcript)
         _reconciled(self._proposal.outgoing, reply.incoming), _reconciled(reply.outgoing, self._proposal.incoming)
         return Establish(
-            link=end.link, transcript=self._transcript, signature=_sign(end, b"establish", self._transcript)
+            link=end.link, transcript=self._transcript, signature=sign(end, b"establish", self._transcript)
         )
 
     def established(self, message: Established) -> Session:
@@ -198,9 +163,9 @@ class Responder:
             )
         )
         self._end = end
-        self._answer = SignedHello(body=body, signature=_sign(end, b"reply", body))
-        self._transcript = _transcript(signed.body, body)
-        secrets = _derive(secret, end.bootstrap, self._transcript)
+        self._answer = SignedHello(body=body, signature=sign(end, b"reply", body))
+        self._transcript = transcript_of(signed.body, body)
+        secrets = derive(secret, end.bootstrap, self._transcript)
         self._proof = secrets.proof
         self._session = Session(
             id=self._transcript[:SESSION_ID_LENGTH],
@@ -226,7 +191,7 @@ class Responder:
         """
         if not hmac.compare_digest(message.transcript, self._transcript):
             raise NotAuthentic("the message establishes another session than the one replied to")
-        _verify(self._end, b"establish", message.transcript, message.signature)
+        verify(self._end, b"establish", message.transcript, message.signature)
         return self._session, Established(proof=self._proof)
 
 
@@ -267,7 +232,7 @@ class Acquaintance:
         """
         if message.link != self._end.link or len(message.nonce) != NONCE_LENGTH:
             raise NotAuthentic("the wake is for another link")
-        _verify(self._end, b"wake", _wake_input(message.link, message.nonce), message.signature)
+        verify(self._end, b"wake", _wake_input(message.link, message.nonce), message.signature)
         self._once(message.nonce)
 
     def _once(self, mark: bytes) -> None:
@@ -284,7 +249,7 @@ def is_of(message: Establish, session: Session) -> bool:
 def wake(end: LinkEnd, source: Source) -> Wake:
     """The responder's request for a session."""
     nonce = source(NONCE_LENGTH)
-    return Wake(link=end.link, nonce=nonce, signature=_sign(end, b"wake", _wake_input(end.link, nonce)))
+    return Wake(link=end.link, nonce=nonce, signature=sign(end, b"wake", _wake_input(end.link, nonce)))
 
 
 def _hello(end: LinkEnd, proposal: Proposal, **fields: bytes | str) -> Hello:
@@ -303,7 +268,7 @@ def _hello(end: LinkEnd, proposal: Proposal, **fields: bytes | str) -> Hello:
 
 
 def _verified(end: LinkEnd, role: bytes, signed: SignedHello) -> Hello:
-    _verify(end, role, signed.body, signed.signature)
+    verify(end, role, signed.body, signed.signature)
     try:
         hello = decode(signed.body, Hello)
     except ServiceError as error:
@@ -327,33 +292,5 @@ def _reconciled(sender: DirectionReport, receiver: DirectionReport) -> Reconcili
         raise SessionRefused(f"a report contradicts itself: {error}") from error
 
 
-def _transcript(hello: bytes, reply: bytes) -> bytes:
-    return hashlib.sha256(struct.pack(">Q", len(hello)) + hello + reply).digest()
-
-
-def _derive(shared: bytes, bootstrap: bytes, transcript: bytes) -> _Secrets:
-    length = _PROOF_LENGTH + 2 * BOOTSTRAP_LENGTH
-    expanded = HKDF(algorithm=SHA512(), length=length, salt=transcript, info=_PREFIX + b"bootstrap").derive(
-        struct.pack(">Q", len(shared)) + shared + bootstrap
-    )
-    first = _PROOF_LENGTH + BOOTSTRAP_LENGTH
-    return _Secrets(expanded[:_PROOF_LENGTH], expanded[_PROOF_LENGTH:first], expanded[first:])
-
-
 def _wake_input(link: str, nonce: bytes) -> bytes:
     return nonce + link.encode()
-
-
-def _signed_input(role: bytes, content: bytes) -> bytes:
-    return _PREFIX + role + b"\0" + content
-
-
-def _sign(end: LinkEnd, role: bytes, content: bytes) -> bytes:
-    return end.key.sign(_signed_input(role, content))
-
-
-def _verify(end: LinkEnd, role: bytes, content: bytes, signature: bytes) -> None:
-    try:
-        end.peer_key.verify(signature, _signed_input(role, content))
-    except (InvalidSignature, ValueError) as error:
-        raise NotAuthentic("the signature is not the neighbour's") from error

@@ -110,6 +110,12 @@ class TypedCalls:
         finally:
             self._expecting -= 1
 
+    async def lost(self) -> None:
+        """Return when the connection that stands is gone: see `interface.Calls.lost`."""
+        caller = self._standing()
+        if caller is not None:
+            await caller.gone.wait()
+
     async def peer_certificate(self) -> Certificate | None:
         """The certificate of the standing connection's peer, None where none stands."""
         caller = self._standing()

@@ -6,17 +6,13 @@ does not matter to it. What the peer may send, how much of it and how often, is 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from h2 import events as h2_events
-from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import Event as H2Event
 from h2.exceptions import H2Error, ProtocolError
-from h2.settings import SettingCodes, Settings
-from hpack import NeverIndexedHeaderTuple
 
 from keyhaul.transport.http2_events import (
     AnswerArrived,
@@ -28,43 +24,18 @@ from keyhaul.transport.http2_events import (
     RequestTooLarge,
     StreamFailed,
 )
-from keyhaul.transport.http2_frames import CountedConnection, Excess
+from keyhaul.transport.http2_frames import Excess, connection
+from keyhaul.transport.http2_messages import Arriving, Fields, Header, Sending
 from keyhaul.transport.limits import MIB, Budget, Limits
 
 _CONNECTION_WINDOW = 64 * MIB
 _INITIAL_WINDOW = 65_535
-_OUTGOING = 262_144
-"""Bytes that are framed ahead of what the transport has taken."""
 _LAST_STREAM = 2**31 - 1 - 2**16
 """A client leaves a connection whose stream identifiers are nearly used up (RFC 9113 section 5.1.1)."""
-
-Header = tuple[bytes, bytes]
 
 
 class TooManyRequests(Exception):
     """The peer takes no more requests at once, or none at all."""
-
-
-class _NoLog:
-    """h2 describes each step to a logger; nobody listens."""
-
-    def debug(self, *_arguments: object) -> None:
-        """Say nothing."""
-
-    def trace(self, *_arguments: object) -> None:
-        """Say nothing."""
-
-
-class _Incoming:
-    """What has arrived of one message."""
-
-    __slots__ = ("began", "fields", "parts", "size")
-
-    def __init__(self, fields: list[Header], began: float) -> None:
-        self.fields = fields
-        self.began = began
-        self.parts: list[bytes] = []
-        self.size = 0
 
 
 class Http2:
@@ -85,37 +56,15 @@ class Http2:
         """Whether nothing more can be sent or received."""
         self.leaving = False
         """Whether no further requests can be sent."""
-        self._budget = budget
-        self._authority = authority.encode()
-        config = H2Configuration(
-            client_side=client,
-            header_encoding=None,
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-            logger=_NoLog(),  # type: ignore[arg-type]
-        )
-        h2 = CountedConnection(config, limits)
-        values = {
-            SettingCodes.HEADER_TABLE_SIZE: 4_096,
-            SettingCodes.ENABLE_PUSH: 0,
-            SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
-            SettingCodes.INITIAL_WINDOW_SIZE: limits.body + limits.frame,
-            SettingCodes.MAX_FRAME_SIZE: limits.frame,
-            SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes,
-        }
-        h2.local_settings = Settings(client=client, initial_values=values)
-        h2.max_inbound_frame_size = limits.frame
-        h2.decoder.max_header_list_size = limits.header_bytes
-        self._h2 = h2
-        self._incoming: dict[int, _Incoming] = {}
-        self._outgoing: deque[tuple[int, memoryview]] = deque()
+        self._h2 = h2 = connection(limits, client=client)
+        self._fields = Fields(authority)
+        self._arriving = Arriving(budget)
+        self._sending = Sending(h2)
         self._open: set[int] = set()
         """Exchanges under way: of a client those without answer yet, of a server those not answered."""
         self._consumed = 0
         self._ready = False
         self._last_served: int | None = None
-        self._named: set[bytes] = set()
-        self._templates: dict[str, list[Header]] = {}
 
     def begin(self) -> None:
         """Queue the connection preface (RFC 9113 section 3.4)."""
@@ -130,12 +79,12 @@ class Http2:
     @property
     def unsent(self) -> bool:
         """Whether bodies wait for the peer's flow control windows, or for `take`."""
-        return bool(self._outgoing)
+        return bool(self._sending)
 
     @property
     def receiving(self) -> bool:
         """Whether a message of the peer has begun and is not whole."""
-        return bool(self._incoming)
+        return bool(self._arriving)
 
     @property
     def room(self) -> int:
@@ -179,20 +128,11 @@ class Http2:
         if self.room < 1:
             raise TooManyRequests
         h2 = self._h2
-        fields = self._templates.get(path)
-        if fields is None:
-            fields = self._templates[path] = [
-                (b":method", b"POST"),
-                (b":scheme", b"https"),
-                (b":authority", self._authority),
-                (b":path", path.encode()),
-                (b"content-type", b"application/json"),
-            ]
         stream = h2.get_next_available_stream_id()
-        h2.send_headers(stream, [*fields, *map(self._varying, headers)], not body)
+        h2.send_headers(stream, self._fields.of_request(path, headers), not body)
         self._open.add(stream)
         if body:
-            self._send(stream, body)
+            self._sending.add(stream, body)
         if stream >= _LAST_STREAM:
             self.leaving = True
         return stream
@@ -202,13 +142,9 @@ class Http2:
         if stream not in self._open or self.closed:
             return
         self._open.discard(stream)
-        code = str(status).encode()
-        fields: list[Header] = (
-            [(b":status", code), (b"content-type", b"application/json")] if body else [(b":status", code)]
-        )
-        self._h2.send_headers(stream, fields, not body)
+        self._h2.send_headers(stream, self._fields.of_answer(status, body=bool(body)), not body)
         if body:
-            self._send(stream, body)
+            self._sending.add(stream, body)
 
     def reset(self, stream: int, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """Give up an exchange."""
@@ -226,7 +162,7 @@ class Http2:
         if self._h2.block_began is not None and self._h2.block_began < before:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             return [self._failed("headers")]
-        for stream in [stream for stream, message in self._incoming.items() if message.began < before]:
+        for stream in self._arriving.begun(before):
             self.reset(stream)
             if self.client:
                 found.append(StreamFailed(stream, False, ErrorCodes.CANCEL))
@@ -252,48 +188,14 @@ class Http2:
     def release(self) -> None:
         """Let go of what unfinished messages hold; the connection is over."""
         self.closed = True
-        for stream in list(self._incoming):
-            self._forget(stream)
-        self._outgoing.clear()
+        self._arriving.clear()
+        self._sending.clear()
         self._open.clear()
 
     def take(self) -> bytes:
         """Return the next bytes for the peer; empty when there are none now. Call again after writing them."""
-        if self._outgoing:
-            self._pump()
+        self._sending.pump()
         return self._h2.data_to_send()
-
-    def _varying(self, header: Header) -> Header:
-        """Let a field's name, but no value after the first, into the compression tables of both ends."""
-        if header[0] in self._named:
-            return NeverIndexedHeaderTuple(*header)
-        self._named.add(header[0])
-        return header
-
-    def _send(self, stream: int, body: bytes) -> None:
-        h2 = self._h2
-        size = len(body)
-        if size <= h2.max_outbound_frame_size and size <= h2.local_flow_control_window(stream):
-            h2.send_data(stream, body, True)
-        else:
-            self._outgoing.append((stream, memoryview(body)))
-
-    def _pump(self) -> None:
-        h2 = self._h2
-        framed = 0
-        for _ in range(len(self._outgoing)):
-            stream, body = self._outgoing.popleft()
-            if stream not in h2.streams or h2.streams[stream].closed:
-                continue
-            while framed < _OUTGOING:
-                size = min(len(body), h2.max_outbound_frame_size, h2.local_flow_control_window(stream))
-                if size <= 0:
-                    break
-                h2.send_data(stream, body[:size], size == len(body))
-                body = body[size:]
-                framed += size
-            if body:
-                self._outgoing.append((stream, body))
 
     def _take(self, event: H2Event, found: list[Event]) -> None:
         kind = type(event)
@@ -327,7 +229,7 @@ class Http2:
             self._h2.charge("resets")
             self.reset(stream, ErrorCodes.ENHANCE_YOUR_CALM)
             return
-        self._incoming[stream] = _Incoming(fields, self._h2.now)
+        self._arriving.begin(stream, fields, self._h2.now)
 
     def _take_data(self, event: h2_events.DataReceived, found: list[Event]) -> None:
         stream = event.stream_id
@@ -335,38 +237,33 @@ class Http2:
         if self._consumed >= _CONNECTION_WINDOW // 2:
             self._h2.increment_flow_control_window(self._consumed)
             self._consumed = 0
-        message = self._incoming.get(stream)
-        if message is None:
+        size = self._arriving.size(stream)
+        if size is None:
             return
-        size = len(event.data)
-        if message.size + size > self.limits.body:
-            self._drop(stream)
+        if size + len(event.data) > self.limits.body:
+            self._arriving.drop(stream)
             if self.client:
                 self.reset(stream)
                 found.append(StreamFailed(stream, False, ErrorCodes.CANCEL))
             else:
                 found.append(RequestTooLarge(stream))
             return
-        if not self._budget.take(size):
-            self._drop(stream)
+        if not self._arriving.add(stream, event.data):
+            self._arriving.drop(stream)
             self.reset(stream, ErrorCodes.REFUSED_STREAM)
             if self.client:
                 found.append(StreamFailed(stream, False, ErrorCodes.REFUSED_STREAM))
-            return
-        message.size += size
-        message.parts.append(event.data)
 
     def _take_end(self, stream: int, found: list[Event]) -> None:
-        message = self._drop(stream)
+        message = self._arriving.drop(stream)
         if message is None:
             return
-        parts = message.parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = message.body
         if self.client:
             self._forget(stream)
             if stream in self._h2.streams and not self._h2.streams[stream].closed:
                 self.reset(stream, ErrorCodes.NO_ERROR)
-            found.append(AnswerArrived(stream, _status(message.fields), body))
+            found.append(AnswerArrived(stream, message.status, body))
             return
         headers = dict(message.fields)
         found.append(RequestArrived(stream, headers.get(b":method", b""), headers.get(b":path", b""), headers, body))
@@ -389,23 +286,10 @@ class Http2:
                 found.append(StreamFailed(stream, True, int(event.error_code or 0)))
         found.append(PeerLeaves(int(event.error_code or 0)))
 
-    def _drop(self, stream: int) -> _Incoming | None:
-        message = self._incoming.pop(stream, None)
-        if message is not None and message.size:
-            self._budget.give(message.size)
-        return message
-
     def _forget(self, stream: int) -> None:
-        self._drop(stream)
+        self._arriving.drop(stream)
         self._open.discard(stream)
 
     def _failed(self, reason: str) -> ConnectionFailed:
         self.release()
         return ConnectionFailed(reason)
-
-
-def _status(fields: list[Header]) -> int:
-    for name, value in fields:
-        if name == b":status":
-            return int(value) if value.isdigit() and len(value) == 3 else 0
-    return 0

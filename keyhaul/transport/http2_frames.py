@@ -10,11 +10,22 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event as H2Event
 from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from keyhaul.transport.limits import Bucket, Limits
 
 _SMALL_FRAME = 256
+
+
+class _NoLog:
+    """h2 describes each step to a logger; nobody listens."""
+
+    def debug(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+    def trace(self, *_arguments: object) -> None:
+        """Say nothing."""
 
 
 class Excess(ProtocolError):
@@ -96,3 +107,27 @@ class CountedConnection(H2Connection):
         event.error_code = frame.error_code
         event.last_stream_id = frame.last_stream_id
         return [], [event]
+
+
+def connection(limits: Limits, *, client: bool) -> CountedConnection:
+    """h2's connection with settings of ours that keep the peer within limits."""
+    config = H2Configuration(
+        client_side=client,
+        header_encoding=None,
+        validate_outbound_headers=False,
+        normalize_outbound_headers=False,
+        logger=_NoLog(),  # type: ignore[arg-type]
+    )
+    h2 = CountedConnection(config, limits)
+    values = {
+        SettingCodes.HEADER_TABLE_SIZE: 4_096,
+        SettingCodes.ENABLE_PUSH: 0,
+        SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
+        SettingCodes.INITIAL_WINDOW_SIZE: limits.body + limits.frame,
+        SettingCodes.MAX_FRAME_SIZE: limits.frame,
+        SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes,
+    }
+    h2.local_settings = Settings(client=client, initial_values=values)
+    h2.max_inbound_frame_size = limits.frame
+    h2.decoder.max_header_list_size = limits.header_bytes
+    return h2

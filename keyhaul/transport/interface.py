@@ -72,6 +72,13 @@ class Calls(Protocol):
         """
         ...
 
+    async def lost(self) -> None:
+        """Return when the connection that stands is gone, at once where none stands.
+
+        With it goes the certainty that the peer still knows what it took on: its process may have ended.
+        """
+        ...
+
     async def peer_certificate(self) -> Certificate | None:
         """The certificate of the standing connection's peer, None where none stands."""
         ...

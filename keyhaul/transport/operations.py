@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from keyhaul.identity.names import Role
-from keyhaul.transport.messages import aaa, access, link, peer, relay
+from keyhaul.transport.messages import aaa, access, link, path, peer, relay
 from keyhaul.transport.messages.base import Accepted, Message
 
 Request = TypeVar("Request", bound=Message)
@@ -25,6 +25,7 @@ INTO_CARRIER: Pair = (Role.AKMS, Role.CKMS)
 OUT_OF_CARRIER: Pair = (Role.CKMS, Role.AKMS)
 BETWEEN_ACCESS: Pair = (Role.AKMS, Role.AKMS)
 TO_AAA: Pair = (Role.AKMS, Role.AAA)
+TO_CONTROLLER: Pair = (Role.CKMS, Role.CONTROLLER)
 
 REVERSED = frozenset({DOWN})
 """(caller's role, server's role) where the server dials and the calls travel on that connection."""
@@ -64,6 +65,8 @@ RELAY_ACKNOWLEDGE = Operation(
 CARRIER_SUBMIT = Operation("carrier.submit", frozenset({INTO_CARRIER}), relay.Submit, Accepted)
 CARRIER_OUTCOME = Operation("carrier.outcome", frozenset({OUT_OF_CARRIER}), relay.Outcome, Accepted)
 CARRIER_DELIVER = Operation("carrier.deliver", frozenset({OUT_OF_CARRIER}), relay.Deliver, Accepted)
+
+PATH_REQUEST = Operation("path.request", frozenset({TO_CONTROLLER}), path.PathRequest, path.PathReply)
 
 PEER_REQUEST = Operation("peer.request", frozenset({BETWEEN_ACCESS}), peer.KeyRequest, Accepted)
 PEER_ANNOUNCE = Operation("peer.announce", frozenset({BETWEEN_ACCESS}), peer.Announce, Accepted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -33,8 +34,17 @@ _RECORD = "record"
 VOID = "void"
 EXPIRED = "expired"
 
-MAXIMUM_UNKNOWN = 4_096
-"""Lines of batches that have no record here any more, those that AAA refused among them."""
+MAXIMUM_UNKNOWN = 1_024
+"""Lines by the word of one UKMS on batches that have no record here any more, those that AAA refused among them."""
+
+
+class Room(Enum):
+    """Whether a UKMS's share of such lines had room for one more."""
+
+    FREE = auto()
+    MADE = auto()
+    """A refused one went."""
+    NONE = auto()
 
 
 def note_release(connection: Connection, batch: Batch, now: float) -> None:
@@ -50,25 +60,37 @@ def note_change(connection: Connection, batch: Batch, change: str, key_ids: Iter
         _line(connection, change, batch, concerned, now)
 
 
-def note_expired(connection: Connection, batch: str, key_ids: list[UUID], now: float) -> None:
-    """Write that keys are `EXPIRED` whose batch ended here before they did at their UKMS; AAA has the record.
-
-    Raises:
-        ServiceError: busy, when more such lines wait than AAA took of late.
-    """
-    unknown = select(func.count()).select_from(USAGE).where(USAGE.c.grant == "")
-    if connection.execute(unknown).scalar_one() >= MAXIMUM_UNKNOWN:
-        raise ServiceError(ErrorCode.BUSY, "AAA has not taken what was told before", retry_after_ms=5000)
-    columns = {"kind": EXPIRED, "batch": batch, "grant": "", "size": 0, "key_ids": pack(key_ids), "at": now}
-    connection.execute(insert(USAGE).values(**columns, refused=False))
-
-
 def _line(connection: Connection, kind: str, batch: Batch, key_ids: list[UUID], now: float) -> None:
     connection.execute(
         insert(USAGE).values(
-            kind=kind, batch=batch.id, grant=batch.grant, size=batch.size, key_ids=pack(key_ids), at=now, refused=False
+            kind=kind,
+            batch=batch.id,
+            grant=batch.grant,
+            ukms=batch.master_ukms,
+            size=batch.size,
+            key_ids=pack(key_ids),
+            at=now,
+            refused=False,
         )
     )
+
+
+def _note_unknown(connection: Connection, ukms: str, batch: str, key_ids: list[UUID], now: float) -> Room:
+    """Write that keys are `EXPIRED` whose batch ended here before they did at their UKMS; AAA has the record.
+
+    A line that AAA refused gives way to a new one, the oldest first.
+    """
+    room = Room.FREE
+    mine = (USAGE.c.grant == "", USAGE.c.ukms == ukms)
+    if connection.execute(select(func.count()).select_from(USAGE).where(*mine)).scalar_one() >= MAXIMUM_UNKNOWN:
+        oldest = connection.execute(select(func.min(USAGE.c.id)).where(*mine, USAGE.c.refused)).scalar_one()
+        if oldest is None:
+            return Room.NONE
+        connection.execute(delete(USAGE).where(USAGE.c.id == oldest))
+        room = Room.MADE
+    columns = {"kind": EXPIRED, "batch": batch, "grant": "", "ukms": ukms, "size": 0, "at": now}
+    connection.execute(insert(USAGE).values(**columns, key_ids=pack(key_ids), refused=False))
+    return room
 
 
 class Accounting:
@@ -95,6 +117,20 @@ class Accounting:
     def wake(self) -> None:
         """Lines were written."""
         self._news.set()
+
+    async def expired(self, ukms: str, batch: str, key_ids: list[UUID]) -> None:
+        """Note, durably, that a UKMS says that keys expired whose batch has no record here any more; AAA has it.
+
+        Raises:
+            ServiceError: busy, when more such lines of this UKMS wait than AAA took of late.
+        """
+        now = self._wall()
+        room = await self._store.write(lambda c: _note_unknown(c, ukms, batch, key_ids, now))
+        if room is not Room.FREE:
+            self._runtime.alarm("withdrawals-waiting", ukms=ukms)
+        if room is Room.NONE:
+            raise ServiceError(ErrorCode.BUSY, "AAA has not taken what was told before", retry_after_ms=5000)
+        self.wake()
 
     async def run(self) -> None:
         """Send lines as they come, for as long as the service runs."""
@@ -129,7 +165,7 @@ class Accounting:
                     if not await self._send([row]):
                         return False
                 return True
-            self._runtime.alarm("usage-refused", batch=rows[0].batch)
+            self._runtime.alarm("usage-refused", batch=rows[0].batch, ukms=rows[0].ukms)
             await self._store.write(partial(_refused, line=rows[0].id))
             return True
         await self._store.write(partial(_acknowledged, lines=[row.id for row in rows]))
@@ -144,7 +180,7 @@ class Accounting:
                 age = max(0, int((now - row.at) * 1000))
                 records.append(UsageRecord(row.batch, row.grant, key_ids, row.size, age))
             else:
-                changes.append(UsageChange(row.batch, row.kind, key_ids))
+                changes.append(UsageChange(row.batch, row.kind, key_ids, row.ukms))
         return Usage(records=records, changes=changes)
 
 

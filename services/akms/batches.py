@@ -31,6 +31,9 @@ class Part(StrEnum):
     """Both: all users of the batch are under this AKMS."""
 
 
+_UNANSWERED = (BATCHES.c.state == KeyState.RELEASED) & (BATCHES.c.part != Part.MAKER)
+
+
 class Site(msgspec.Struct, frozen=True):
     """The slaves at one UKMS under this AKMS, and the identity of the store that holds their copies."""
 
@@ -189,9 +192,22 @@ def shared(connection: Connection, peer: str, after: str, now: float, limit: int
     return list(connection.execute(chosen.order_by(BATCHES.c.batch).limit(limit)).scalars())
 
 
-def expired(connection: Connection, now: float) -> list[Batch]:
-    """Some of the batches whose slave copies have ended, at most `PURGE_CHUNK`."""
-    rows = connection.execute(select(BATCHES).where(BATCHES.c.expires <= now).limit(PURGE_CHUNK))
+def unanswered(connection: Connection, ended: float) -> list[Batch]:
+    """Batches whose slave copies end by then, and of which nobody has told that they were handed over."""
+    rows = connection.execute(select(BATCHES).where(_UNANSWERED, BATCHES.c.expires <= ended))
+    return [_batch(row) for row in rows]
+
+
+def unanswered_by(connection: Connection, ukms: str) -> list[Batch]:
+    """The same, of one master's UKMS, whenever they end."""
+    rows = connection.execute(select(BATCHES).where(_UNANSWERED, BATCHES.c.master_ukms == ukms))
+    return [_batch(row) for row in rows]
+
+
+def ended(connection: Connection, now: float, unanswered: float) -> list[Batch]:
+    """Some of the batches whose slave copies have ended, at most `PURGE_CHUNK`; those that are `unanswered` by then."""
+    over = (BATCHES.c.expires <= now, ~_UNANSWERED | (BATCHES.c.expires <= unanswered))
+    rows = connection.execute(select(BATCHES).where(*over).limit(PURGE_CHUNK))
     return [_batch(row) for row in rows]
 
 

@@ -1,12 +1,13 @@
-"""CN keys over the carrier: the maker's pools kept filled, the consumer's copies confirmed.
+"""CN keys over the carrier: the maker's pools kept filled.
 
-Thin driver of `cn_pool` and `cn_store` over the own CKMS (bits) and the other AKMS (names and checks). The CKMS sees
-a destination, a random name and a class; no user, request or grant.
+Thin driver of `cn_pool` over the own CKMS (bits) and the other AKMS (names and checks). The CKMS sees a destination, a
+random name and a class; no user, request or grant. The consumer's copies are those of `arrivals`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -16,22 +17,24 @@ from keyhaul.randomness import Source
 from keyhaul.runtime.interface import Runtime
 from keyhaul.transport.interface import Calls, Peer
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
-from keyhaul.transport.messages.peer import Announce, CnRange, Confirm, Confirmed
-from keyhaul.transport.messages.relay import Deliver, Outcome, Submit
-from keyhaul.transport.operations import CARRIER_SUBMIT, PEER_ANNOUNCE, PEER_CONFIRM
+from keyhaul.transport.messages.peer import Announce, Confirm, Confirmed
+from keyhaul.transport.messages.relay import Outcome, Submit
+from keyhaul.transport.operations import CARRIER_SUBMIT, PEER_ANNOUNCE
+from services.akms.arrivals import Arrivals
 from services.akms.cn_batch import CnBatch
 from services.akms.cn_pool import ANYBODY, MakerPool, Share, Taken
-from services.akms.cn_store import Arrived, CnStore, RefusedBatch
 from services.akms.metrics import Metrics
 from services.akms.tasks import Tasks
 
-_CONFIRM_ATTEMPTS = 3
 _IDLE_SECONDS = 1.0
+_WATCHFUL_SECONDS = 0.1
+"""How often to look, while a batch is on its way, whether those to whom it was given are there; or there again."""
+
 _LEAST_WAIT = 0.01
 
 
 class Carrier:
-    """CN bits of one AKMS, as maker and as consumer."""
+    """CN bits of one AKMS as their maker; `arrivals` are those of which it is the consumer."""
 
     def __init__(
         self,
@@ -55,8 +58,9 @@ class Carrier:
         self._pools: dict[tuple[str, str], MakerPool] = {}
         self._futures: dict[tuple[str, str, int], asyncio.Future[Taken]] = {}
         self._made: dict[str, tuple[str, str]] = {}
-        self._store = CnStore()
-        self._arrival = asyncio.Event()
+        self.arrivals = Arrivals(ckms.peer, peers, runtime, tasks, clock)
+        self._unknown: dict[str, float] = {}
+        """When it was last told that a peer lacks bits."""
         self._failures: dict[tuple[str, str], asyncio.Event] = {}
 
     async def take(self, peer: str, service_class: str, count: int, deadline: float, share: Share = ANYBODY) -> Taken:
@@ -95,52 +99,18 @@ class Carrier:
         return self._pool((peer, service_class)).troubled
 
     def burn(self, peer: str, taken: Taken) -> None:
-        """A peer does not have these bits: burn all that were made for it until they were taken."""
-        burned = sum(pool.burn(taken.at) for (owner, _), pool in self._pools.items() if owner == peer)
-        self._runtime.alarm("cn-bits-unknown", peer=peer, batches_burned=burned)
+        """A peer does not have these bits: burn all that were made for it until they were taken.
 
-    async def bits(self, maker: str, service_class: str, ranges: list[CnRange], deadline: float) -> bytes:
-        """Return the consumer's copy of a maker's CN bytes, once; waits while their confirmation is under way.
-
-        Raises:
-            UnknownBits, UsedBits: as `CnStore.take`.
+        That is told once: whatever else was taken until then is as unknown to the peer, for the same reason.
         """
-        end = self._clock() + deadline
-        while self._store.unconfirmed(maker, ranges) and self._clock() < end:
-            try:
-                async with asyncio.timeout(end - self._clock()):
-                    await self._arrival.wait()
-            except TimeoutError:
-                break
-        return self._store.take(maker, service_class, ranges)
-
-    async def announce(self, peer: Peer, message: Announce) -> Accepted:
-        """peer.announce: a maker's batch is on its way here."""
-        if peer.name.id not in self._peers:
-            raise ServiceError(ErrorCode.FORBIDDEN, "not a configured peer")
-        try:
-            arrived = self._store.announce(
-                peer.name.id, message.batch, message.length, message.service_class, self._clock()
-            )
-        except RefusedBatch as refusal:
-            raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
-        self._prove(arrived)
-        return Accepted()
-
-    async def deliver(self, peer: Peer, message: Deliver) -> Accepted:
-        """carrier.deliver: bits that the own CKMS brings."""
-        self._only_own_ckms(peer.name)
-        try:
-            arrived = self._store.deliver(message.batch, message.bits, self._clock())
-        except RefusedBatch as refusal:
-            self._runtime.alarm("cn-batch-refused")
-            raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
-        self._prove(arrived)
-        return Accepted()
+        burned = sum(pool.burn(taken.at) for (owner, _), pool in self._pools.items() if owner == peer)
+        if burned or taken.at > self._unknown.get(peer, -math.inf):
+            self._unknown[peer] = self._clock()
+            self._runtime.alarm("cn-bits-unknown", peer=peer, batches_burned=burned)
 
     async def outcome(self, peer: Peer, message: Outcome) -> Accepted:
         """carrier.outcome: what became of a batch that this AKMS submitted."""
-        self._only_own_ckms(peer.name)
+        self.arrivals.only_own_ckms(peer.name)
         key = self._made.get(message.batch)
         if key is not None:
             if message.failure is None:
@@ -168,7 +138,7 @@ class Carrier:
     async def run(self) -> None:
         """Burn what came here and was not confirmed, for as long as the service runs."""
         while True:
-            self._store.expire(self._clock())
+            self.arrivals.expire()
             self._made = {name: key for name, key in self._made.items() if self._pools[key].knows(name)}
             await asyncio.sleep(_IDLE_SECONDS)
 
@@ -176,7 +146,7 @@ class Carrier:
         """Wipe all bits."""
         for pool in self._pools.values():
             pool.burn()
-        self._store.burn_all()
+        self.arrivals.burn_all()
 
     def levels(self) -> dict[str, list[dict[str, object]]]:
         """Pools for operators: bytes, no names of users."""
@@ -192,7 +162,7 @@ class Carrier:
             }
             for (peer, service_class), pool in self._pools.items()
         ]
-        received = [{"peer": peer, "available": level} for peer, level in self._store.levels().items()]
+        received = [{"peer": peer, "available": level} for peer, level in self.arrivals.levels().items()]
         return {"made": list(made), "received": list(received)}
 
     def _pool(self, key: tuple[str, str]) -> MakerPool:
@@ -207,14 +177,21 @@ class Carrier:
     async def _tend(self, key: tuple[str, str], pool: MakerPool) -> None:
         """Look at a pool at the instants of its clock, retry and expire for as long as the service runs."""
         failure = self._failures[key]
+        there = True
         while True:
             failure.clear()
-            self._metrics.cn_batches.labels("late").inc(pool.expire(self._clock()))
+            there, before = self._ckms.connected and self._peers[key[0]].connected, there
+            if before and not there:
+                pool.doubt(self._clock())
+            elif there and not before:
+                pool.hope()
+            self._metrics.cn_batches.labels("lost").inc(pool.expire(self._clock()))
             self._start(key, pool.look(self._clock()))
             self._pump(key)
             now = self._clock()
+            longest = _WATCHFUL_SECONDS if pool.in_flight or not there else _IDLE_SECONDS
             try:
-                async with asyncio.timeout(min(_IDLE_SECONDS, max(_LEAST_WAIT, pool.wake_at(now) - now))):
+                async with asyncio.timeout(min(longest, max(_LEAST_WAIT, pool.wake_at(now) - now))):
                     await failure.wait()
             except TimeoutError:
                 continue
@@ -235,8 +212,8 @@ class Carrier:
 
     async def _send(self, key: tuple[str, str], batch: CnBatch) -> None:
         """Announce and submit one batch side by side; the rest comes as messages."""
-        patience = self._pools[key].patience(batch.name, self._clock())
-        if not patience:
+        useful = self._pools[key].useful(batch.name, self._clock())
+        if not useful:
             return
         peer = self._peers[key[0]]
         announce = Announce(batch=batch.name, length=len(batch.bits), service_class=key[1])
@@ -245,11 +222,11 @@ class Carrier:
             destination=ckms_of(peer.peer),
             bits=batch.bits.reveal(),
             service_class=key[1],
-            remaining_ms=int(patience * 1000),
+            remaining_ms=int(useful * 1000),
         )
         outcomes = await asyncio.gather(
-            peer.call(PEER_ANNOUNCE, announce, deadline=patience),
-            self._ckms.call(CARRIER_SUBMIT, submit, deadline=patience),
+            peer.call(PEER_ANNOUNCE, announce, deadline=useful),
+            self._ckms.call(CARRIER_SUBMIT, submit, deadline=useful),
             return_exceptions=True,
         )
         for outcome in outcomes:
@@ -265,38 +242,6 @@ class Carrier:
         self._pools[key].failed(name, self._clock())
         self._pump(key)
         self._failures[key].set()
-
-    def _prove(self, arrived: Arrived | None) -> None:
-        if arrived is not None:
-            self._tasks.start(self._confirm(arrived), "cn-confirm")
-
-    async def _confirm(self, arrived: Arrived) -> None:
-        """Send the check until the maker answers; the same check again is that of the same bits."""
-        for _ in range(_CONFIRM_ATTEMPTS):
-            try:
-                request = Confirm(batch=arrived.name, check=arrived.check)
-                reply = await self._peers[arrived.maker].call(PEER_CONFIRM, request, deadline=2.0)
-            except ServiceError as error:
-                if error.code in (ErrorCode.UNREACHABLE, ErrorCode.DEADLINE, ErrorCode.BUSY):
-                    continue
-                break
-            if reply.same:
-                self._store.confirmed(arrived.maker, arrived.name)
-                self._news()
-                return
-            self._runtime.alarm("cn-bits-differ", peer=arrived.maker)
-            break
-        self._store.burn(arrived.maker, arrived.name)
-        self._news()
-
-    def _news(self) -> None:
-        self._arrival.set()
-        self._arrival = asyncio.Event()
-
-    def _only_own_ckms(self, caller: ServiceName) -> None:
-        if caller != self._ckms.peer:
-            self._runtime.alarm("wrong-ckms", caller=caller.id)
-            raise ServiceError(ErrorCode.FORBIDDEN, "not the CKMS of this node")
 
 
 def ckms_of(akms: ServiceName) -> str:

@@ -61,6 +61,14 @@ TRANSITIONS: dict[tuple[CnState, CnEvent], CnState] = {
 """Every legal step. The news of submission, arrival and confirmation may overtake one another."""
 
 
+NEWS = {
+    CnEvent.SUBMIT: CnState.SUBMITTED,
+    CnEvent.DELIVER: CnState.DELIVERED,
+    CnEvent.CONFIRM: CnState.CONFIRMED,
+}
+"""The state that each piece of news leads to."""
+
+
 def check_of(bits: bytes) -> bytes:
     """What both ends compare: tells nothing of the bits that are handed out, and belongs to these bits alone."""
     return hashlib.sha256(_CHECK_PREFIX + bits).digest()[:CHECK_BYTES]

@@ -19,29 +19,16 @@ from keyhaul.keys.material import KeyMaterial
 from keyhaul.pressure.fair import FairOrder
 from keyhaul.randomness import Source, fraction, identifier
 from keyhaul.transport.messages.peer import CnRange
-from services.akms.cn_batch import CHECK_KEY_BYTES, CnBatch, CnEvent, CnState
-from services.akms.cn_demand import Demand
-from services.akms.cn_path import CnPath
-
-LOOK_SECONDS = 2.0
-"""Mean time between two looks at a pool's level; each is drawn from half as long to half as long again."""
-
-SHORTEST_LOOK_SECONDS = 0.05
-"""The mean where so much is used that a pool at its level lasts only a fraction of a second."""
+from services.akms.cn_batch import CHECK_KEY_BYTES, NEWS, CnBatch, CnEvent, CnState
+from services.akms.cn_level import Level
+from services.akms.cn_path import LONGEST_PATIENCE, CnPath
 
 SHORTEST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 """Seconds after which somebody who got no bits in time is told to come back."""
 
-_LOOKS_PER_POOL = 4
-"""How many looks there are at least while a pool at its level is used up."""
-
-NEWS = {
-    CnEvent.SUBMIT: CnState.SUBMITTED,
-    CnEvent.DELIVER: CnState.DELIVERED,
-    CnEvent.CONFIRM: CnState.CONFIRMED,
-}
-"""The state that each piece of news leads to."""
+LOST_SECONDS = LONGEST_PATIENCE + 15.0
+"""How long the bits of a batch are kept for its confirmation: nodes on the way, and the consumer, gave up before."""
 
 _REMEMBERED_CHECKS = 1024
 
@@ -72,7 +59,7 @@ class MakerPool:
 
     def __init__(self, service_class: str, settings: PoolSection, source: Source, now: float) -> None:
         self._service_class = service_class
-        self._settings = settings
+        self._keeps = settings.maximum > 0
         self._sizes = sorted(settings.batches)
         self._source = source
         self._path = CnPath(self._sizes)
@@ -80,11 +67,10 @@ class MakerPool:
         self._waiting: dict[int, int] = {}
         self._order: FairOrder[int] = FairOrder()
         self._tickets = 0
-        self._demand = Demand()
         self._failures = 0
         self._retry_at = 0.0
         self._checks: OrderedDict[str, bytes] = OrderedDict()
-        self._look_at = now + self._interval(now) if settings.maximum else math.inf
+        self._level = Level(settings, source, now)
 
     @property
     def available(self) -> int:
@@ -111,7 +97,7 @@ class MakerPool:
         self._tickets += 1
         self._waiting[self._tickets] = count
         self._order.push(self._tickets, share.flow, cost=count, weight=share.weight)
-        self._demand.add(count, now)
+        self._level.use(count, now)
         return self._tickets
 
     def forget(self, ticket: int) -> None:
@@ -125,7 +111,7 @@ class MakerPool:
         while (ticket := self._order.head()) is not None and self.available >= self._waiting[ticket]:
             self._order.pop()
             served.append((ticket, self._take(self._waiting.pop(ticket), now)))
-        if served and not self._waiting and not self._settings.maximum:
+        if served and not self._waiting and not self._keeps:
             for batch in [batch for batch in self._batches.values() if batch.state is CnState.CONFIRMED]:
                 self._burn(batch)
         return served
@@ -141,8 +127,7 @@ class MakerPool:
 
     def target(self, now: float) -> int:
         """Bytes to keep ahead of demand."""
-        wanted = max(float(self._settings.minimum), self._settings.horizon * self._demand.rate(now))
-        return int(min(wanted, float(self._settings.maximum)))
+        return self._level.target(now)
 
     def plan(self, now: float) -> list[CnBatch]:
         """Draw the batches to announce and submit now because somebody waits: what is asked for, then the target."""
@@ -160,9 +145,8 @@ class MakerPool:
 
         Half of what lacks, rounded up or down at random to batches of the smallest size: no single use decides.
         """
-        if now < self._look_at:
+        if not self._level.due(now):
             return []
-        self._look_at = now + self._interval(now)
         lacking = max(0, self.target(now) - self._ahead()) / 2
         batches = int(lacking / self._sizes[0] + fraction(self._source))
         return [] if now < self._retry_at else self._fill(batches * self._sizes[0], now)
@@ -201,30 +185,47 @@ class MakerPool:
         return same
 
     def failed(self, name: str, now: float) -> None:
-        """A batch did not arrive: it is burned. The first retry may be at once (another path), later ones back off.
+        """There is bad news of a batch. The first retry may be at once (another path), later ones back off.
 
-        What was on its way at the time of a failure and fails too counts as the same failure.
+        Its bits are kept: what is said to have failed may have arrived. What was on its way at the time of a failure
+        and fails too counts as the same failure.
         """
-        batch = self._batches.get(name)
-        if batch is None or batch.state is CnState.CONFIRMED:
+        if not self._path.waits_for(name):
             return
-        self._checks.pop(name, None)
-        self._failures += self._path.lost(name, now)
-        self._burn(batch)
+        self._failures += self._path.miss(name, now)
         if self._failures > 1:
             self._retry_at = now + min(2.0, 0.05 * 2.0 ** min(self._failures - 2, 6))
 
-    def expire(self, now: float) -> int:
-        """Burn batches that nobody confirmed in time; returns how many."""
-        late = self._path.late(now)
-        for name in late:
+    def doubt(self, now: float) -> None:
+        """Somebody to whom batches were given is away: patience with all that is on its way is at its end."""
+        for name in self._path.on_their_way:
             self.failed(name, now)
-        return len(late)
 
-    def patience(self, name: str, now: float) -> float:
-        """Seconds that are left for a batch to arrive; 0 where it is not on its way."""
-        due = self._path.due(name)
-        return 0.0 if due is None else max(0.0, due - now)
+    def hope(self) -> None:
+        """Those who were away are there again: the next attempt may be at once, and the pauses after it begin anew.
+
+        A CKMS that has just started answers before its links stand.
+        """
+        self._retry_at = 0.0
+        self._failures = min(self._failures, 1)
+
+    def expire(self, now: float) -> int:
+        """End the patience with what is late, and burn what can come no more; returns how many batches were burned."""
+        for name in self._path.late(now):
+            self.failed(name, now)
+        lost = [
+            batch
+            for batch in self._batches.values()
+            if batch.state is not CnState.CONFIRMED and batch.made <= now - LOST_SECONDS
+        ]
+        for batch in lost:
+            self._checks.pop(batch.name, None)
+            self._burn(batch)
+        return len(lost)
+
+    def useful(self, name: str, now: float) -> float:
+        """Seconds for which nodes on the way should try to bring a batch; 0 where it is not on its way."""
+        return self._path.useful(name, now)
 
     def burn(self, made_until: float = math.inf) -> int:
         """Burn what was made until then, as the consumer lacks it or this AKMS stops; returns how many batches."""
@@ -237,7 +238,7 @@ class MakerPool:
     def wake_at(self, now: float) -> float:
         """When `look`, `plan` or `expire` should be called again if nothing else happens; infinite: never."""
         retry_at = self._retry_at if self._retry_at > now else math.inf
-        return min(self._look_at, self._path.next_due(), retry_at)
+        return min(self._level.look_at, self._path.next_due(), retry_at)
 
     def _ahead(self) -> int:
         """Bytes that are here or on their way and that nobody waits for; negative where they do not suffice."""
@@ -257,13 +258,6 @@ class MakerPool:
         if not self._path.open(now):
             return []
         return [size for size in self._sizes if size <= max(self._sizes[0], self._path.largest)]
-
-    def _interval(self, now: float) -> float:
-        """Seconds to the next look, at random; shorter where a pool at its level does not last for long."""
-        rate = self._demand.rate(now)
-        lasting = self.target(now) / rate if rate else math.inf
-        mean = max(SHORTEST_LOOK_SECONDS, min(LOOK_SECONDS, lasting / _LOOKS_PER_POOL))
-        return mean * (0.5 + fraction(self._source))
 
     def _draw(self, size: int, now: float) -> CnBatch:
         bits = KeyMaterial(self._source(CHECK_KEY_BYTES + size))

@@ -8,14 +8,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from keyhaul.link.interface import LinkCalls
-from keyhaul.transport.messages.access import DeliveryFailed, Held, Push, Settle
+from keyhaul.transport.messages.access import DeliveryFailed, Held, Push, Settle, States
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
-from keyhaul.transport.messages.peer import Voided
-from keyhaul.transport.operations import DELIVERY_FAILED, DELIVERY_PUSH, DELIVERY_SETTLE, Operation, Reply, Request
+from keyhaul.transport.messages.peer import BatchState, Query, QueryReply, Voided
+from keyhaul.transport.operations import (
+    DELIVERY_FAILED,
+    DELIVERY_PUSH,
+    DELIVERY_QUERY,
+    DELIVERY_SETTLE,
+    Operation,
+    Reply,
+    Request,
+)
 from services.akms.errands import TRANSIENT
 from services.akms.pace import Pace
 from services.akms.stores import UkmsStores
@@ -69,6 +77,14 @@ class Delivery:
         if isinstance(reply, Voided):
             self._stores.told(ukms, reply.generation, reply.store)
         return reply
+
+    async def states(self, ukms: str, names: Sequence[str]) -> list[BatchState]:
+        """Ask a UKMS once what it has of batches; one state for each, in order.
+
+        Raises:
+            ServiceError: as `call`; busy where it does not answer for every batch.
+        """
+        return await states_of(self.call(ukms, DELIVERY_QUERY, Query(batches=list(names))), names)
 
     async def push(
         self, ukms: str, build: Callable[[], Push], bits: bytes, deadline: float, wanted: Callable[[], bool]
@@ -151,6 +167,18 @@ class Delivery:
             return self._links.to(ukms)
         except KeyError:
             raise ServiceError(ErrorCode.NOT_PERMITTED, "not a UKMS of this AKMS") from None
+
+
+async def states_of(asked: Awaitable[States] | Awaitable[QueryReply], names: Sequence[str]) -> list[BatchState]:
+    """What a UKMS, or another AKMS, answers when it is asked for batches: one state for each, in order.
+
+    Raises:
+        ServiceError: as the call; busy where there is not one state for each, so that nothing can be told.
+    """
+    states = (await asked).states
+    if len(states) != len(names):
+        raise ServiceError(ErrorCode.BUSY, "not every batch was answered for")
+    return states
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

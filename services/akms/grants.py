@@ -11,11 +11,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.keys.grants import InvalidGrant, encode, verify
@@ -23,12 +22,13 @@ from keyhaul.randomness import Source, identifier, random_bytes
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls
-from keyhaul.transport.messages.aaa import Authorise, Grant, Revocation
+from keyhaul.transport.messages.aaa import Authorise, Revocation
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.operations import AAA_AUTHORISE
+from services.akms.allowance import HeldGrant, Key, key_of, record
 from services.akms.pace import Pace
 from services.akms.permission import Refused, check_answer
-from services.akms.tables import GRANT_COUNTS, GRANTS
+from services.akms.tables import GRANTS
 from services.akms.tasks import Tasks
 
 NEGATIVE_SECONDS = 3.0
@@ -43,53 +43,6 @@ TRUSTED_SECONDS = 60.0
 _REMEMBERED_REFUSALS = 4096
 _GRANTS_PER_KEY = 8
 _AWAY = frozenset({ErrorCode.UNREACHABLE, ErrorCode.DEADLINE, ErrorCode.BUSY, ErrorCode.INTERNAL})
-
-Key = tuple[str, str, tuple[str, ...]]
-"""UKMS, master, slaves in order of name."""
-
-
-class AllowanceGone(Exception):
-    """At the moment of release the grant was dropped or had too little left."""
-
-
-@dataclass(slots=True, eq=False)
-class HeldGrant:
-    """One verified grant and what may still be delivered under it."""
-
-    grant: Grant
-    signed: bytes
-    """Exact bytes for `peer.request`."""
-    received: float
-    """By this node's wall clock."""
-    left: int
-    reserved: int = 0
-    """Part of `left` that open requests have claimed."""
-    dropped: bool = False
-
-    @property
-    def free(self) -> int:
-        """Keys that a new request may claim."""
-        return 0 if self.dropped else self.left - self.reserved
-
-    def lived(self, now: float) -> float:
-        """Seconds since receipt; a clock set back counts as none."""
-        return max(0.0, now - self.received)
-
-
-def key_of(ukms: str, master: str, slaves: Sequence[str]) -> Key:
-    """The key under which grants are looked up."""
-    return ukms, master, tuple(sorted(slaves))
-
-
-def spend(connection: Connection, grant: str, number: int) -> None:
-    """Reduce a grant's allowance, in the transaction that releases the keys.
-
-    Raises:
-        AllowanceGone: it was dropped meanwhile, or has too little left.
-    """
-    enough = (GRANTS.c.id == grant) & (GRANTS.c.left >= number) & GRANTS.c.dropped.is_(False)
-    if connection.execute(update(GRANTS).where(enough).values(left=GRANTS.c.left - number)).rowcount != 1:
-        raise AllowanceGone("the grant was dropped or its allowance is used up")
 
 
 class Grants:
@@ -293,7 +246,7 @@ class Grants:
             return known
         held = HeldGrant(grant, encode(signed), self._wall(), grant.allowance)
         gone = self._make_room(key)
-        await self._store.write(lambda connection: self._insert(connection, key, held, gone))
+        await self._store.write(lambda connection: record(connection, key, held, gone))
         self._held.setdefault(key, []).append(held)
         self.newest_epoch = max(self.newest_epoch, grant.epoch)
         self._refused.pop(key, None)
@@ -309,31 +262,6 @@ class Grants:
         else:
             self._held.pop(key, None)
         return [one.grant.id for one in grants if one not in kept]
-
-    def _insert(self, connection: Connection, key: Key, held: HeldGrant, gone: list[str]) -> None:
-        """Record a grant instead of those that are gone.
-
-        One of an id that the store knows (dropped, or used up) is not taken twice; nor one whose revocation was
-        heard of while AAA's answer was under way.
-        """
-        known = connection.execute(select(GRANTS.c.id).where(GRANTS.c.id == held.grant.id)).first()
-        ended = (GRANT_COUNTS.c.grant == held.grant.id, GRANT_COUNTS.c.revoked.is_(True))
-        if known is not None or connection.execute(select(GRANT_COUNTS.c.grant).where(*ended)).first() is not None:
-            raise ServiceError(ErrorCode.NOT_PERMITTED, "not permitted")
-        connection.execute(delete(GRANTS).where(GRANTS.c.id.in_(gone)))
-        ukms, master, slaves = key
-        connection.execute(
-            insert(GRANTS).values(
-                id=held.grant.id,
-                ukms=ukms,
-                master=master,
-                slaves=msgspec.json.encode(slaves),
-                signed=held.signed,
-                left=held.left,
-                received=held.received,
-                dropped=False,
-            )
-        )
 
     def _remember_refusal(self, key: Key, code: ErrorCode, retry_after_ms: int) -> None:
         seconds = AWAY_SECONDS if code in _AWAY else NEGATIVE_SECONDS

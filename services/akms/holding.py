@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -17,7 +18,7 @@ from keyhaul.transport.messages.access import Push
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import SlaveSite
 from services.akms import batches, errands
-from services.akms.batches import Batch, Site
+from services.akms.batches import Batch, Part, Site
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands, Facts
 
@@ -44,6 +45,18 @@ def void_copies(connection: Connection, batch: Batch, key_ids: Iterable[object] 
         errands.add(connection, Errand(ErrandKind.VOID_COPIES, ukms, batch.id, facts, batch.expires))
         for ukms in batch.sites
     ]
+
+
+def withdraw_everywhere(connection: Connection, batch: Batch, key_ids: Sequence[UUID]) -> list[str]:
+    """Write errands that withdraw given-up keys at the maker and at the slaves on this side."""
+    if not key_ids:
+        return []
+    targets = void_copies(connection, batch, key_ids)
+    if batch.part is Part.ASKER:
+        facts = Facts(key_ids=[str(key_id) for key_id in key_ids])
+        withdraw = Errand(ErrandKind.WITHDRAW, batch.peer, batch.id, facts, batch.expires)
+        targets.append(errands.add(connection, withdraw))
+    return targets
 
 
 def void_at(connection: Connection, ukms: str, names: Iterable[str]) -> None:

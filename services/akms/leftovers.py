@@ -15,9 +15,8 @@ from sqlalchemy import Connection
 
 from keyhaul.keys.states import KeyEvent, KeyState
 from keyhaul.store.interface import Store
-from keyhaul.transport.messages.base import ErrorCode, ServiceError
-from keyhaul.transport.messages.peer import BatchState, Query
-from keyhaul.transport.operations import DELIVERY_QUERY
+from keyhaul.transport.messages.base import ServiceError
+from keyhaul.transport.messages.peer import BatchState
 from services.akms import batches, errands
 from services.akms.accounting import Accounting, note_release
 from services.akms.batches import Batch
@@ -67,11 +66,8 @@ class Leftovers:
         Raises:
             ServiceError: it cannot be asked; nothing was changed.
         """
-        names = [batch.id for batch in prepared]
-        reply = await self._delivery.call(ukms, DELIVERY_QUERY, Query(batches=names))
-        if len(reply.states) != len(names):
-            raise ServiceError(ErrorCode.BUSY, "the UKMS did not answer for every batch")
-        for batch, state in zip(prepared, reply.states, strict=True):
+        states = await self._delivery.states(ukms, [batch.id for batch in prepared])
+        for batch, state in zip(prepared, states, strict=True):
             if state is BatchState.RELEASED:
                 await self._take_back(batch)
             else:

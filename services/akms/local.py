@@ -12,8 +12,8 @@ from keyhaul.transport.messages.aaa import Grant
 from keyhaul.transport.messages.access import RequestKeys
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from services.akms import batches
+from services.akms.allowance import AllowanceGone
 from services.akms.batches import Batch, BatchConflict, Part
-from services.akms.grants import AllowanceGone
 from services.akms.holding import Holding, sites_under
 from services.akms.receiving import beside
 from services.akms.releasing import Releases

@@ -1,8 +1,8 @@
 """The maker's side of a request: from another AKMS's message to keys that every slave's UKMS holds and it has taken.
 
 The CN bits, and the slaves' copies, are got ready side by side; while the carrier is in trouble the CN bits come first.
-The transfer is repeated unchanged until it is answered; bits that the asker does not have are replaced by fresh ones.
-When the maker gives up, only the asker's word decides between settling and voiding (`voiding`).
+Then the keys are handed over (`transferring`). When the maker gives up, only the asker's word decides between settling
+and voiding (`voiding`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
@@ -27,47 +26,28 @@ from keyhaul.store.interface import Store
 from keyhaul.transport.interface import Calls, Peer
 from keyhaul.transport.messages.aaa import Grant
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
-from keyhaul.transport.messages.peer import FailureReason, KeyRequest, RequestFailed, Transfer
-from keyhaul.transport.operations import PEER_FAILED, PEER_TRANSFER
+from keyhaul.transport.messages.peer import FailureReason, KeyRequest, RequestFailed
+from keyhaul.transport.operations import PEER_FAILED
 from services.akms import batches, errands
-from services.akms.asking import IDENTIFIER, LONGEST_RETRY_MS, MAXIMUM_REMAINING, REASONS
+from services.akms.asking import IDENTIFIER, MAXIMUM_REMAINING
 from services.akms.batches import Batch, Part, encode_sites
 from services.akms.carrier import Carrier, ckms_of
 from services.akms.changes import Authorisation, GrantUsedUp, count, uncount
-from services.akms.cn_pool import Share, Taken
-from services.akms.combination import CombinationSuite, context_of, protect, sign
+from services.akms.cn_pool import Taken
 from services.akms.credits import Credits, Work
 from services.akms.delivery import Delivery
-from services.akms.ephemeral import BadKemKey, key_digest, verify_kem_key
+from services.akms.ephemeral import BadKemKey, verify_kem_key
 from services.akms.errands import TRANSIENT, Errand, ErrandKind, Errands
 from services.akms.holding import Holding, sites_under
 from services.akms.metrics import Metrics
 from services.akms.pace import Pace
 from services.akms.permission import Refused, check_request
 from services.akms.rates import flow_of
+from services.akms.requesting import LONGEST_RETRY_MS, REASONS
 from services.akms.tasks import Tasks
+from services.akms.transferring import Job, Transferring
 
 _REMEMBERED_REQUESTS = 16_384
-_FRESH_CN_ATTEMPTS = 3
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request that is being served."""
-
-    peer: str
-    message: KeyRequest
-    grant: Grant
-    kem_key: MLKEM768PublicKey
-    batch: Batch
-    bits: bytes = field(repr=False)
-    end: float
-    """Monotonic."""
-    recorded: bool = False
-    """Whether the batch may be in the store."""
-    transferred: bool = False
-    """Whether a transfer may have reached the asker."""
-    stores: dict[str, str] = field(default_factory=dict)
 
 
 class Making:
@@ -99,7 +79,6 @@ class Making:
         self._store = store
         self._peers = peers
         self._aaa_key = aaa_key
-        self._signing_key = signing_key
         self._authorisation = authorisation
         self._carrier = carrier
         self._holding = holding
@@ -114,13 +93,14 @@ class Making:
         self._source = source
         self._clock = clock
         self._wall = wall
+        self._transferring = Transferring(own, peers, signing_key, carrier, pace, clock, wall)
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.under_way: set[str] = set()
         """Batches whose outcome a task of this process still decides."""
 
     def renew(self, signing_key: MLDSA65PrivateKey) -> None:
         """Sign transfers with another key from now on."""
-        self._signing_key = signing_key
+        self._transferring.renew(signing_key)
 
     async def request(self, peer: Peer, message: KeyRequest) -> Accepted:
         """peer.request: check a request of another AKMS and take it on.
@@ -182,7 +162,7 @@ class Making:
         with credit:
             try:
                 taken = await self._prepare(job)
-                await self._transfer(job, taken)
+                await self._transferring.hand_over(job, taken)
                 await self._settle(job)
             except ServiceError as error:
                 await self._give_up(job, error)
@@ -194,26 +174,19 @@ class Making:
     async def _prepare(self, job: Job) -> Taken:
         """CN bits and slaves' copies, side by side where the carrier works."""
         if self._carrier.troubled(job.peer, job.grant.service_class):
-            taken = await self._take(job)
+            taken = await self._transferring.bits(job)
             await self._hold(job)
             return taken
         failures: list[Exception] = []
         try:
             async with asyncio.TaskGroup() as group:
-                taking = group.create_task(self._take(job))
+                taking = group.create_task(self._transferring.bits(job))
                 group.create_task(self._hold(job))
         except* (ServiceError, GrantUsedUp) as found:
             failures += [error for error in found.exceptions if isinstance(error, ServiceError | GrantUsedUp)]
         if failures:
             raise failures[0]
         return taking.result()
-
-    async def _take(self, job: Job) -> Taken:
-        suite = CombinationSuite.of_class(job.grant.service_class)
-        left = max(0.0, job.end - self._clock())
-        share = Share(flow_of(job.grant), job.grant.weight)
-        count = suite.cn_bytes(len(job.bits))
-        return await self._carrier.take(job.peer, job.grant.service_class, count, left, share)
 
     async def _hold(self, job: Job) -> None:
         """Record the batch, count it under its grant, and have every slave's UKMS under this AKMS hold it."""
@@ -226,59 +199,6 @@ class Making:
         await self._store.write(change)
         left = max(0.0, job.end - self._clock())
         job.stores = await self._holding.hold(job.batch, job.bits, job.batch.sites, left)
-
-    async def _transfer(self, job: Job, taken: Taken) -> None:
-        """Hand the keys to the asker; returns when it has released them.
-
-        Raises:
-            ServiceError: it refused for good, or did not answer in time.
-        """
-        message = self._message(job, taken)
-        fresh = 0
-        backoff = self._pace.backoff
-        end = job.end + self._pace.patience
-        while (left := end - self._clock()) > 0:
-            job.transferred = True
-            message.lifetime_ms = max(0, int((job.batch.expires - self._wall()) * 1000))
-            try:
-                await self._peers[job.peer].call(PEER_TRANSFER, message, deadline=min(left, self._pace.call))
-            except ServiceError as error:
-                if error.code is ErrorCode.EXHAUSTED and fresh < _FRESH_CN_ATTEMPTS:
-                    fresh += 1
-                    self._carrier.burn(job.peer, taken)
-                    taken = await self._take(job)
-                    message = self._message(job, taken)
-                    continue
-                if error.code not in TRANSIENT or error.code in (ErrorCode.EXHAUSTED, ErrorCode.AUTHENTICATION):
-                    raise
-            else:
-                return
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, self._pace.backoff_limit)
-        raise ServiceError(ErrorCode.DEADLINE, "the asker did not answer")
-
-    def _message(self, job: Job, taken: Taken) -> Transfer:
-        """Protect the keys under these CN bits and a fresh encapsulation, and sign."""
-        kem_secret, ciphertext = job.kem_key.encapsulate()
-        message = Transfer(
-            request=job.message.request,
-            batch=job.batch.id,
-            suite=CombinationSuite.of_class(job.grant.service_class),
-            key_ids=job.batch.key_ids,
-            size=job.batch.size,
-            cn=taken.ranges,
-            kem_key_digest=key_digest(job.message.kem_key),
-            kem_ciphertext=ciphertext,
-            cipher=b"",
-            tag=b"",
-            signature=b"",
-            lifetime_ms=0,
-        )
-        context = context_of(message, self._own.id, job.peer)
-        protected = protect(context, job.bits, taken.bits, kem_secret)
-        message.cipher, message.tag = protected.cipher, protected.tag
-        message.signature = sign(context, protected, self._signing_key)
-        return message
 
     async def _settle(self, job: Job) -> None:
         """The asker has released the batch: nothing needs reconciling any more."""

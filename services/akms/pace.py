@@ -32,5 +32,7 @@ class Pace:
     """How long settled batches are collected before the UKMSs are told."""
     generations: float = 1.0
     """How long what UKMSs tell of their stores is collected before it is written down."""
+    forgotten: float = 3_000.0
+    """After the end of the master's copies: when its UKMS may have forgotten a batch (it keeps a row for an hour)."""
     purge: float = 10.0
     """Between purges of what expired."""

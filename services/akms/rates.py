@@ -47,7 +47,9 @@ class Rates:
         self._contracts: OrderedDict[str, _Metered] = OrderedDict()
 
     def take(self, grant: Grant, number: int, now: float) -> None:
-        """Count keys that a request wants. The master and slaves of its grant are who comes back.
+        """Count keys that a request wants.
+
+        Who comes back are the UKMS, master and slaves of its grant: nobody else takes what is kept for them.
 
         Raises:
             BeyondRate: with the time after which as many will be there, and are kept for a while.
@@ -80,4 +82,5 @@ class Rates:
 
 
 def _holder(grant: Grant) -> tuple[str, ...]:
-    return grant.master, *sorted(site.sae for site in grant.slaves)
+    """AAA has signed, and `permission` checked against the link, which UKMS speaks for this master."""
+    return grant.master_ukms, grant.master, *sorted(site.sae for site in grant.slaves)

@@ -21,6 +21,7 @@ from keyhaul.transport.messages.access import RequestKeys
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import Transfer
 from services.akms import batches
+from services.akms.allowance import AllowanceGone, HeldGrant
 from services.akms.batches import Batch, BatchConflict, Part
 from services.akms.carrier import Carrier
 from services.akms.cn_batch import UsedBits
@@ -35,7 +36,6 @@ from services.akms.combination import (
     verify,
 )
 from services.akms.ephemeral import EphemeralKey
-from services.akms.grants import AllowanceGone, HeldGrant
 from services.akms.holding import Holding, sites_under
 from services.akms.pace import Pace
 from services.akms.releasing import Releases
@@ -127,7 +127,7 @@ class Receiving:
         verify(context, protected, message.signature, public_key)
         wait = min(self._pace.call, max(0.0, opened.end - self._clock()))
         try:
-            cn = await self._carrier.bits(peer.name.id, opened.held.grant.service_class, message.cn, wait)
+            cn = await self._carrier.arrivals.bits(peer.name.id, opened.held.grant.service_class, message.cn, wait)
         except UnknownBits:
             raise ServiceError(ErrorCode.EXHAUSTED, "these CN bits are not here") from None
         except UsedBits:

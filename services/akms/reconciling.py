@@ -7,8 +7,6 @@ A new identity of a UKMS's store means that what slaves had there is lost.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from functools import partial
 
 from sqlalchemy import Connection, delete, update
@@ -21,9 +19,8 @@ from keyhaul.transport.messages.access import Report, Reported
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState
 from services.akms import batches, errands
-from services.akms.accounting import EXPIRED, Accounting, note_change
 from services.akms.asking import Asking
-from services.akms.batches import PURGE_CHUNK, Batch, Part
+from services.akms.batches import Batch, Part
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands
 from services.akms.holding import void_at
@@ -57,11 +54,8 @@ class Reconciling:
         releases: Releases,
         delivery: Delivery,
         errands: Errands,
-        accounting: Accounting,
         runtime: Runtime,
         tasks: Tasks,
-        guard: float,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._stores = stores
@@ -72,11 +66,8 @@ class Reconciling:
         self._releases = releases
         self._delivery = delivery
         self._errands = errands
-        self._accounting = accounting
         self._runtime = runtime
         self._tasks = tasks
-        self._guard = guard
-        self._wall = wall
         self._replacing: dict[str, str] = {}
 
     async def recover(self) -> None:
@@ -101,7 +92,8 @@ class Reconciling:
         ukms = neighbour.id
         before = self._stores.known(ukms)
         if not message.inquiry:
-            await self._stores.identified(ukms, message.store)
+            for batch in await self._stores.identified(ukms, message.store):
+                self._releases.recalled(batch)
             self._stores.told(ukms, message.generation, message.store)
             done = await self._store.read(lambda c: store_of(c, ukms))
             if done != (last := self._stores.known(ukms).store):
@@ -118,23 +110,6 @@ class Reconciling:
     async def counts(self) -> list[dict[str, object]]:
         """Batches on record by part and state, for operators."""
         return await self._store.read(batches.counts)
-
-    async def purge(self) -> None:
-        """Delete what ended a guard time ago, a small piece a transaction; record what was never handed over."""
-        while True:
-            now = self._wall()
-
-            def change(connection: Connection, now: float = now) -> int:
-                ended = batches.expired(connection, now - self._guard)
-                for batch in ended:
-                    if batch.part is not Part.MAKER and batch.state is KeyState.RELEASED:
-                        note_change(connection, batch, EXPIRED, batch.key_ids, now)
-                batches.purge(connection, [batch.id for batch in ended])
-                return len(ended)
-
-            if await self._store.write(change) < PURGE_CHUNK:
-                self._accounting.wake()
-                return
 
     async def _compare(self, ukms: str, unsettled: list[str]) -> None:
         for start in range(0, len(unsettled), _PIECE):

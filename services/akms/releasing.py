@@ -19,10 +19,10 @@ from keyhaul.transport.messages.access import Push
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from services.akms import batches, errands
 from services.akms.accounting import Accounting, note_release
+from services.akms.allowance import spend
 from services.akms.batches import Batch, BatchConflict, Part, encode_sites
 from services.akms.delivery import Delivery
 from services.akms.errands import Errand, ErrandKind, Errands
-from services.akms.grants import spend
 from services.akms.metrics import Metrics
 from services.akms.tasks import Tasks
 

@@ -20,7 +20,7 @@ from keyhaul.transport.operations import DELIVERY_REVOKE, DELIVERY_VOID, PEER_QU
 from services.akms import batches, errands
 from services.akms.batches import Batch
 from services.akms.changes import uncount
-from services.akms.delivery import Delivery
+from services.akms.delivery import Delivery, states_of
 from services.akms.errands import Errand, ErrandKind, Errands, Finish
 from services.akms.holding import void_copies
 from services.akms.pace import Pace
@@ -81,8 +81,8 @@ class Resolving:
             return None
         peer = self._peer(errand)
         query = Query(batches=[batch.id], requests=[batch.request])
-        known = await peer.call(PEER_QUERY, query, deadline=2 * self._pace.call)
-        if known.states == [BatchState.RELEASED]:
+        (known,) = await states_of(peer.call(PEER_QUERY, query, deadline=2 * self._pace.call), [batch.id])
+        if known is BatchState.RELEASED:
             return lambda connection: self._settle(connection, batch)
         reply = await peer.call(PEER_VOID, _void_all(batch), deadline=2 * self._pace.call)
         return lambda connection: self._drop_copies(connection, batch, reply)

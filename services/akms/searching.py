@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from keyhaul.transport.messages.base import ServiceError
-from keyhaul.transport.messages.peer import BatchState, Query
-from keyhaul.transport.operations import DELIVERY_QUERY
+from keyhaul.transport.messages.peer import BatchState
 from services.akms.delivery import Delivery
 
 
@@ -62,7 +61,6 @@ class Searching:
 
     async def _states(self, ukms: str, names: Sequence[str]) -> list[BatchState] | None:
         try:
-            reply = await self._delivery.call(ukms, DELIVERY_QUERY, Query(batches=list(names)))
+            return await self._delivery.states(ukms, names)
         except ServiceError:
             return None
-        return reply.states if len(reply.states) == len(names) else None

@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
 from keyhaul.config.services import PoolSection
 from keyhaul.identity.names import ServiceName
-from keyhaul.link.interface import LinkCalls, SealedHandler
 from keyhaul.randomness import Source, random_bytes
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
-from keyhaul.transport.interface import Calls, Peer, Routes
-from keyhaul.transport.messages.access import Report, Reported, RequestKeys
-from keyhaul.transport.messages.base import Accepted
-from keyhaul.transport.messages.peer import (
-    Announce,
-    Confirm,
-    Confirmed,
-    Query,
-    QueryReply,
-    Records,
-    RecordsReply,
-    RequestFailed,
-    Shared,
-    SharedBatches,
-    Voided,
-    VoidKeys,
-    Withdraw,
-)
-from keyhaul.transport.operations import (
-    ACCESS_DESCRIBE,
-    ACCESS_REPORT,
-    ACCESS_REQUEST,
-    ACCESS_WITHDRAW,
-    CARRIER_DELIVER,
-    CARRIER_OUTCOME,
-    PEER_ANNOUNCE,
-    PEER_CONFIRM,
-    PEER_FAILED,
-    PEER_QUERY,
-    PEER_RECORDS,
-    PEER_REQUEST,
-    PEER_SHARED,
-    PEER_TRANSFER,
-    PEER_VOID,
-    PEER_WITHDRAW,
-    Operation,
-    Reply,
-    Request,
-)
+from keyhaul.transport.interface import Calls, Routes
 from services.akms.accounting import Accounting
 from services.akms.asking import Asking
 from services.akms.carrier import Carrier
 from services.akms.changes import Authorisation
-from services.akms.credits import Credits, Work
+from services.akms.credits import Credits
 from services.akms.delivery import Delivery
 from services.akms.describing import Describing
+from services.akms.ending import Endings
 from services.akms.ephemeral import EphemeralKeys
 from services.akms.errands import Errands
 from services.akms.grants import Grants
@@ -71,37 +32,20 @@ from services.akms.leftovers import Leftovers
 from services.akms.local import LocalKeys
 from services.akms.making import Making
 from services.akms.metrics import Metrics
-from services.akms.outwards import without_secret
 from services.akms.pace import Pace
 from services.akms.rates import Rates
 from services.akms.receiving import Receiving
 from services.akms.reconciling import Reconciling
 from services.akms.releasing import Releases
+from services.akms.requesting import Requesting
 from services.akms.resolving import Resolving
 from services.akms.restoring import Restoring
 from services.akms.searching import Searching
+from services.akms.serving import ServedLinks, Serving
 from services.akms.stores import UkmsStores
 from services.akms.tasks import Tasks
 from services.akms.tracing import Tracing
 from services.akms.voiding import Voiding
-
-Answered = TypeVar("Answered")
-
-
-class ServedLinks(Protocol):
-    """The access links of one AKMS."""
-
-    def to(self, service_id: str) -> LinkCalls:
-        """The link to a UKMS; KeyError where there is none."""
-        ...
-
-    def all(self) -> Sequence[LinkCalls]:
-        """The links to all UKMSs."""
-        ...
-
-    def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:
-        """Serve a sealed operation on all links."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,22 +118,20 @@ class AccessKms:
         self._keys = keys = EphemeralKeys(own.id, signing_key)
         local = LocalKeys(own, store, holding, releases, terms.key_lifetime, source, clock, wall)
         receiving = Receiving(own, store, carrier, holding, releases, runtime, pace, terms.guard, clock, wall)
+        self.requesting = requesting = Requesting(
+            ckms.peer.id, store, peers, keys, receiving, credit, tasks, source, clock
+        )
         self.asking = asking = Asking(
             own,
-            ckms.peer.id,
-            store,
-            peers,
             grants,
-            keys,
             local,
-            receiving,
+            requesting,
             delivery,
             credit,
             rates,
             terms.requests_per_peer,
             tasks,
             metrics,
-            source,
             clock,
         )
         self.making = making = Making(
@@ -219,8 +161,19 @@ class AccessKms:
         tracing = Tracing(store, peers, delivery, searching, errands, tasks, metrics, pace, lifetime, clock)
         Resolving(store, peers, delivery, errands, pace)
         self._restoring = Restoring(store, peers, searching, stores, accounting, tasks, metrics, pace, wall)
-        self._voiding = Voiding(
-            store, peers, delivery, errands, accounting, asking, holding, leftovers, searching, releases, lifetime, wall
+        voiding = Voiding(
+            store,
+            peers,
+            delivery,
+            errands,
+            accounting,
+            requesting,
+            holding,
+            leftovers,
+            searching,
+            releases,
+            lifetime,
+            wall,
         )
         self.reconciling = Reconciling(
             store,
@@ -232,13 +185,24 @@ class AccessKms:
             releases,
             delivery,
             errands,
-            accounting,
             runtime,
             tasks,
-            terms.guard,
-            wall,
         )
-        self._describing = Describing(own, grants)
+        self.endings = Endings(store, stores, delivery, releases, errands, accounting, runtime, pace, terms.guard, wall)
+        self.serving = Serving(
+            credit,
+            carrier,
+            making,
+            asking,
+            requesting,
+            voiding,
+            self._restoring,
+            self.reconciling,
+            stores,
+            Describing(own, grants),
+            runtime,
+            tasks,
+        )
 
     def renew(self, signing_key: MLDSA65PrivateKey) -> None:
         """Sign with the key of a renewed certificate from now on."""
@@ -247,22 +211,7 @@ class AccessKms:
 
     def serve(self, routes: Routes) -> None:
         """Add the handlers for the CKMS, other AKMSs and UKMSs."""
-        routes.add(CARRIER_DELIVER, self.carrier.deliver)
-        routes.add(CARRIER_OUTCOME, self.carrier.outcome)
-        routes.add(PEER_REQUEST, self.making.request)
-        routes.add(PEER_TRANSFER, self.asking.transfer)
-        routes.add(PEER_ANNOUNCE, self._announce)
-        routes.add(PEER_CONFIRM, self._confirm)
-        routes.add(PEER_FAILED, self._failed)
-        routes.add(PEER_VOID, self._void)
-        routes.add(PEER_QUERY, self._query)
-        routes.add(PEER_WITHDRAW, self._withdraw)
-        routes.add(PEER_SHARED, self._shared)
-        routes.add(PEER_RECORDS, self._records)
-        self._links.serve(ACCESS_REQUEST, without_secret(self._request, self._runtime))
-        self._links.serve(ACCESS_DESCRIBE, without_secret(self._describing.describe, self._runtime))
-        self._links.serve(ACCESS_WITHDRAW, without_secret(self._withdraw_expired, self._runtime))
-        self._links.serve(ACCESS_REPORT, without_secret(self._report, self._runtime))
+        self.serving.add(routes, self._links)
 
     async def start(self) -> None:
         """Load what is durable, take up what was under way, and begin to run."""
@@ -290,7 +239,7 @@ class AccessKms:
         """For the health page: no names of users."""
         return {
             "epoch": self.authorisation.epoch,
-            "open_requests": self.asking.open_requests,
+            "open_requests": len(self.requesting),
             "under_way": self._credits.used() | self.asking.under_way,
         }
 
@@ -298,56 +247,4 @@ class AccessKms:
         while True:
             await asyncio.sleep(self._pace.purge)
             self._keys.expire(self._clock())
-            await self.reconciling.purge()
-
-    async def _announce(self, peer: Peer, message: Announce) -> Accepted:
-        with self._acknowledgement(peer):
-            return await self.carrier.announce(peer, message)
-
-    async def _confirm(self, peer: Peer, message: Confirm) -> Confirmed:
-        with self._acknowledgement(peer):
-            return await self.carrier.confirm(peer, message)
-
-    async def _failed(self, peer: Peer, message: RequestFailed) -> Accepted:
-        with self._acknowledgement(peer):
-            return await self.asking.failed(peer, message)
-
-    async def _void(self, peer: Peer, message: VoidKeys) -> Voided:
-        return await self._finish(peer.name.id, lambda: self._voiding.void(peer, message), "void")
-
-    async def _query(self, peer: Peer, message: Query) -> QueryReply:
-        with self._acknowledgement(peer):
-            return await self._voiding.query(peer, message)
-
-    async def _shared(self, peer: Peer, message: Shared) -> SharedBatches:
-        with self._acknowledgement(peer):
-            return await self._restoring.shared(peer, message)
-
-    async def _records(self, peer: Peer, message: Records) -> RecordsReply:
-        with self._acknowledgement(peer):
-            return await self._restoring.records(peer, message)
-
-    async def _withdraw(self, peer: Peer, message: Withdraw) -> Accepted:
-        return await self._finish(peer.name.id, lambda: self._voiding.withdraw(peer, message), "withdraw")
-
-    async def _withdraw_expired(self, ukms: ServiceName, message: Withdraw) -> Accepted:
-        return await self._finish(ukms.id, lambda: self._voiding.withdraw_expired(ukms, message), "withdraw")
-
-    async def _request(self, ukms: ServiceName, message: RequestKeys) -> Accepted:
-        self._stores.told(ukms.id, message.generation)
-        return await self.asking.request(ukms, message)
-
-    async def _report(self, ukms: ServiceName, message: Report) -> Reported:
-        return await self._finish(ukms.id, lambda: self.reconciling.report(ukms, message), "report")
-
-    async def _finish(self, caller: str, work: Callable[[], Awaitable[Answered]], name: str) -> Answered:
-        """Do, under a credit of the caller, what must not stop half-way because the caller has given up."""
-
-        async def credited() -> Answered:
-            with self._credits.take(caller, Work.ACKNOWLEDGEMENT):
-                return await work()
-
-        return await self.tasks.complete(credited(), name)
-
-    def _acknowledgement(self, peer: Peer) -> AbstractContextManager[None]:
-        return self._credits.take(peer.name.id, Work.ACKNOWLEDGEMENT)
+            await self.endings.purge()

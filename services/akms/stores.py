@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
+from keyhaul.keys.states import KeyEvent
 from keyhaul.store.interface import Store
+from services.akms import batches
 from services.akms.pace import Pace
 from services.akms.tables import UKMS_STORES
 
@@ -51,13 +53,19 @@ class UkmsStores:
         """What a UKMS told."""
         return self._known.get(ukms, Known())
 
-    async def identified(self, ukms: str, store: str) -> None:
-        """A UKMS has told its store's identity: durable when this returns."""
+    async def identified(self, ukms: str, store: str) -> list[str]:
+        """A UKMS has told its store's identity: durable when this returns.
+
+        Returns:
+            The batches that were on their way to a former store: they are not to be pushed any more.
+        """
         if self.known(ukms).store != store:
             self._known[ukms] = Known(store)
-        if self._durable.get(ukms) != store:
-            await self._store.write(lambda connection: _identify(connection, ukms, store))
-            self._durable[ukms] = store
+        if self._durable.get(ukms) == store:
+            return []
+        lost = await self._store.write(lambda connection: _identify(connection, ukms, store))
+        self._durable[ukms] = store
+        return lost
 
     def told(self, ukms: str, generation: int, store: str = "") -> None:
         """A UKMS has told a generation of `store` (empty: of the one it told last); of any other it counts nothing."""
@@ -89,7 +97,21 @@ class UkmsStores:
             await self._store.write(change)
 
 
-def _identify(connection: Connection, ukms: str, store: str) -> None:
+def _identify(connection: Connection, ukms: str, store: str) -> list[str]:
+    """Record a store's identity; returns the batches that a former store may have had.
+
+    Nobody can tell any more whether the master got their keys: they count as handed over, and their slaves' copies
+    stay until they end.
+    """
     told = {"told": store, "generation": 0}
-    if not connection.execute(update(UKMS_STORES).where(UKMS_STORES.c.ukms == ukms).values(told)).rowcount:
+    mine = UKMS_STORES.c.ukms == ukms
+    former = connection.execute(select(UKMS_STORES.c.told).where(mine)).scalar_one_or_none()
+    if former is None:
         connection.execute(insert(UKMS_STORES).values(ukms=ukms, store=store, **told))
+    else:
+        connection.execute(update(UKMS_STORES).where(mine).values(told))
+    lost = [batch.id for batch in batches.unanswered_by(connection, ukms)] if former not in (None, "", store) else []
+    for name in lost:
+        batches.move(connection, name, KeyEvent.ISSUE)
+        batches.move(connection, name, KeyEvent.DESTROY)
+    return lost

@@ -59,6 +59,7 @@ USAGE = Table(
     Column("key_ids", LargeBinary, nullable=False),
     Column("at", Float, nullable=False),
     Column("refused", Boolean, nullable=False),
+    Column("ukms", String(64), nullable=False, server_default="", doc="the master's, or who says so"),
     sqlite_autoincrement=True,
 )
 """What AAA has not acknowledged yet, in the order in which it happened; what it refused stays for an operator."""
@@ -128,7 +129,13 @@ def _tell_generations(connection: Connection) -> None:
     connection.execute(update(UKMS_STORES).values(told=UKMS_STORES.c.store))
 
 
-SCHEMA = Schema(name="akms", version=2, metadata=METADATA, upgrades=(Upgrade(2, _tell_generations),))
+def _name_ukms(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE usage ADD COLUMN ukms VARCHAR(64) NOT NULL DEFAULT ''"))
+
+
+SCHEMA = Schema(
+    name="akms", version=3, metadata=METADATA, upgrades=(Upgrade(2, _tell_generations), Upgrade(3, _name_ukms))
+)
 
 
 def store_of(connection: Connection, ukms: str) -> str | None:

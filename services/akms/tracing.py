@@ -21,7 +21,7 @@ from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, Query
 from keyhaul.transport.operations import PEER_QUERY
 from services.akms import batches
-from services.akms.delivery import Delivery
+from services.akms.delivery import Delivery, states_of
 from services.akms.errands import Errands
 from services.akms.holding import void_at
 from services.akms.metrics import Metrics
@@ -135,10 +135,10 @@ class Tracing:
     async def _ask(self, calls: Calls, names: list[str]) -> list[BatchState] | None:
         async with self._room:
             try:
-                reply = await calls.call(PEER_QUERY, Query(batches=names), deadline=2 * self._pace.call)
+                asked = calls.call(PEER_QUERY, Query(batches=names), deadline=2 * self._pace.call)
+                return await states_of(asked, names)
             except ServiceError:
                 return None
-        return reply.states if len(reply.states) == len(names) else None
 
 
 def _joined(own: Found, said: set[BatchState]) -> BatchState:

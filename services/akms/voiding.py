@@ -23,15 +23,15 @@ from keyhaul.transport.interface import Calls, Peer
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, Query, QueryReply, Voided, VoidKeys, Withdraw
 from keyhaul.transport.operations import DELIVERY_VOID
-from services.akms import batches, errands
-from services.akms.accounting import EXPIRED, VOID, Accounting, note_change, note_expired
-from services.akms.asking import Asking
+from services.akms import batches
+from services.akms.accounting import EXPIRED, VOID, Accounting, note_change
 from services.akms.batches import Batch, Part, Site
 from services.akms.delivery import Delivery
-from services.akms.errands import Errand, ErrandKind, Errands, Facts, Finish
-from services.akms.holding import Holding, void_copies
+from services.akms.errands import Errand, ErrandKind, Errands
+from services.akms.holding import Holding, void_copies, withdraw_everywhere
 from services.akms.leftovers import Leftovers
 from services.akms.releasing import Releases
+from services.akms.requesting import Requesting
 from services.akms.searching import Searching
 from services.akms.tables import store_of
 
@@ -53,7 +53,7 @@ class Voiding:
         delivery: Delivery,
         errands: Errands,
         accounting: Accounting,
-        asking: Asking,
+        requesting: Requesting,
         holding: Holding,
         leftovers: Leftovers,
         searching: Searching,
@@ -66,7 +66,7 @@ class Voiding:
         self._delivery = delivery
         self._errands = errands
         self._accounting = accounting
-        self._asking = asking
+        self._requesting = requesting
         self._holding = holding
         self._leftovers = leftovers
         self._searching = searching
@@ -84,7 +84,7 @@ class Voiding:
         if len(message.batches) > MAXIMUM_QUERIED or len(message.requests) not in (0, len(message.batches)):
             raise ServiceError(ErrorCode.MALFORMED, "too many batches, or not a request for each")
         requests = message.requests or [""] * len(message.batches)
-        taking = {name for name in message.batches if self._asking.taking(name)}
+        taking = {name for name in message.batches if self._requesting.taking(name)}
         before = await self._store.read(partial(_find_all, names=message.batches))
         doubtful = [
             name
@@ -92,7 +92,7 @@ class Voiding:
             if peer.name.id in self._peers
             and _BATCH.fullmatch(name)
             and name not in taking
-            and not self._asking.asked(request)
+            and not self._requesting.asked(request)
             and (batch is None or (_of_maker(batch, peer) and batch.state is KeyState.PREPARED))
         ]
         found = await self._searching.find(doubtful, peer.name.id) if doubtful else {}
@@ -119,7 +119,7 @@ class Voiding:
             raise ServiceError(ErrorCode.MALFORMED, "a batch's name is 32 hexadecimal digits")
         if peer.name.id not in self._peers:
             raise ServiceError(ErrorCode.FORBIDDEN, "not a configured peer")
-        async with self._asking.refusing(message.batch):
+        async with self._requesting.refusing(message.batch):
             batch = await self._find(peer, message)
         if batch is None or _is_tombstone(batch):
             return Voided()
@@ -141,7 +141,7 @@ class Voiding:
             ServiceError: busy, or as the master's UKMS; nothing is decided.
         """
         name = message.batch
-        own = self._asking.asked(message.request)
+        own = self._requesting.asked(message.request)
         batch = await self._store.read(lambda connection: batches.find(connection, name))
         if batch is None:
             return await self._recovered(peer, message, own) or await self._bury(peer, name)
@@ -218,8 +218,7 @@ class Voiding:
             if not _BATCH.fullmatch(message.batch) or not 0 < len(message.key_ids) <= MAXIMUM_QUERIED:
                 raise ServiceError(ErrorCode.MALFORMED, "a withdrawal names a batch and a bounded number of its keys")
             gone = list(dict.fromkeys(message.key_ids))
-            await self._store.write(lambda c: note_expired(c, message.batch, gone, self._wall()))
-            self._accounting.wake()
+            await self._accounting.expired(neighbour.id, message.batch, gone)
             return Accepted()
         if batch.master_ukms != neighbour.id:
             return Accepted()
@@ -236,7 +235,7 @@ class Voiding:
                 # It has been handed over, though no answer to the push told so.
                 batches.move(connection, batch.id, KeyEvent.ISSUE)
             note_change(connection, batch, EXPIRED, gone, self._wall())
-            return self._pass_on(connection, batch, gone)
+            return withdraw_everywhere(connection, batch, gone)
 
         self._errands.wake(*await self._store.write(change))
         self._accounting.wake()
@@ -274,30 +273,19 @@ class Voiding:
                 batches.move(connection, batch.id, KeyEvent.VOID)
         return void_copies(connection, batch, gone) if gone else []
 
-    def _pass_on(self, connection: Connection, batch: Batch, key_ids: list[UUID]) -> list[str]:
-        """Errands that withdraw given-up keys at the maker and at the slaves on this side."""
-        if not key_ids:
-            return []
-        targets = void_copies(connection, batch, key_ids)
-        if batch.part is Part.ASKER:
-            facts = Facts(key_ids=[str(key_id) for key_id in key_ids])
-            withdraw = Errand(ErrandKind.WITHDRAW, batch.peer, batch.id, facts, batch.expires)
-            targets.append(errands.add(connection, withdraw))
-        return targets
-
-    async def _recall(self, errand: Errand) -> Finish | None:
+    async def _recall(self, errand: Errand) -> None:
         """The master's UKMS gives up a batch; what it gives up goes everywhere."""
         batch = await self._store.read(lambda connection: batches.find(connection, errand.batch))
         if batch is None or batch.state not in (KeyState.RELEASED, KeyState.ISSUED):
-            return None
+            return
         gone, issued = await self._ask_master(batch, ())
 
-        def finish(connection: Connection) -> list[str]:
+        def change(connection: Connection) -> list[str]:
             self._write_void(connection, batch, gone, issued)
-            return self._pass_on(connection, batch, gone)
+            return withdraw_everywhere(connection, batch, gone)
 
+        self._errands.wake(*await self._store.write(change))
         self._accounting.wake()
-        return finish
 
 
 def _find_all(connection: Connection, names: Sequence[str]) -> list[Batch | None]:

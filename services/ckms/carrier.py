@@ -8,15 +8,12 @@ as soon as the next hop's transport took them. Nothing on this path touches a st
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 from keyhaul.identity.names import ServiceName
-from keyhaul.link.interface import LinkCalls, SealedHandler
 from keyhaul.pressure.fair import Shares
 from keyhaul.transport.interface import Calls, Peer, Routes
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
@@ -27,11 +24,10 @@ from keyhaul.transport.operations import (
     CARRIER_SUBMIT,
     RELAY_ACKNOWLEDGE,
     RELAY_FORWARD,
-    Operation,
-    Reply,
-    Request,
 )
-from services.ckms.relay import DeliverBatch, Effect, Relay, SendAcknowledge, SendForward, TellOutcome
+from services.ckms.effects import FAILURES, DeliverBatch, Effect, SendAcknowledge, SendForward, TellOutcome
+from services.ckms.relay import Relay
+from services.ckms.returning import CALL_DEADLINE, FIRST_PAUSE, LONGEST_PAUSE, RelayLinks, Returning
 
 FORWARDS_PER_NEIGHBOUR = 512
 """Batches that wait for one neighbour's transport at a time; of one path no more than are left free. More are busy."""
@@ -45,17 +41,6 @@ OUTCOMES = 4_096
 OUTCOME_PATIENCE = 30.0
 """Seconds for which an outcome is offered to an AKMS that cannot be reached."""
 
-ACKNOWLEDGEMENTS_WAITING = 8_192
-"""Per neighbour; the oldest of more are lost, and counted."""
-
-ACKNOWLEDGEMENTS_PER_MESSAGE = 512
-CALL_DEADLINE = 5.0
-"""Seconds for one attempt at an acknowledgement or outcome."""
-
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 1.0
-"""Seconds between attempts."""
-
 TICK = 0.05
 """Seconds between looks for what is late, while anything is in flight."""
 
@@ -64,25 +49,6 @@ DOWN_GRACE = 0.15
 
 OTP_TAG = 16
 """Bytes of pad that a one-time MAC uses beside the bits."""
-
-_FAILURES = {
-    ErrorCode.EXHAUSTED: RelayFailure.NO_KEYS,
-    ErrorCode.DEADLINE: RelayFailure.DEADLINE,
-    ErrorCode.BUSY: RelayFailure.BUSY,
-    ErrorCode.UNREACHABLE: RelayFailure.UNREACHABLE,
-}
-
-
-class RelayLinks(Protocol):
-    """The links of this service, as the carrier uses them (`keyhaul.link.links.Links`)."""
-
-    def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:
-        """Serve a sealed operation on all links."""
-        ...
-
-    def to(self, service_id: str) -> LinkCalls:
-        """The link to that neighbour; raises KeyError where there is none."""
-        ...
 
 
 class Carrier:
@@ -107,8 +73,8 @@ class Carrier:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.acknowledgements_lost = 0
         self.outcomes_lost = 0
+        self.on_submitted: Callable[[Submit], None] = lambda _: None
         self._relay = relay
         self._links = links
         self._akms = akms
@@ -125,8 +91,7 @@ class Carrier:
         self._expecting: dict[str, ExitStack] = {}
         self._delivering = Shares(DELIVERIES)
         self._telling = 0
-        self._returning: dict[str, deque[SendAcknowledge]] = {}
-        self._flushing: set[str] = set()
+        self._returning = Returning(links, self._begin_returning, clock=clock, pause=pause)
 
     def serve(self, routes: Routes) -> None:
         """Register the handlers of the links, and of the AKMS's submissions where there is one."""
@@ -147,9 +112,14 @@ class Carrier:
             for task in self._tasks:
                 task.cancel()
 
+    @property
+    def acknowledgements_lost(self) -> int:
+        """Of all neighbours."""
+        return self._returning.lost
+
     async def drain(self, seconds: float) -> bool:
         """Refuse what is new and wait for what is in flight; return whether all of it ended in time."""
-        self._draining = True
+        self._draining = self._returning.draining = True
         try:
             async with asyncio.timeout(seconds):
                 while self._relay.in_flight or self._tasks:
@@ -160,7 +130,7 @@ class Carrier:
 
     def close(self) -> None:
         """End `run`; what is still in flight is dropped."""
-        self._draining = True
+        self._draining = self._returning.draining = True
         self._stop.set()
 
     def ready(self, neighbour: str, length: int) -> bool:
@@ -177,13 +147,14 @@ class Carrier:
         if self._draining or self._group is None:
             raise ServiceError(ErrorCode.UNREACHABLE, "this service is stopping")
         self._apply(self._relay.submit(request, self.ready, self._clock()))
+        self.on_submitted(request)
         return Accepted()
 
     async def _on_forward(self, neighbour: ServiceName, request: Forward, secret: bytes) -> tuple[None, bytes]:
         if self._draining:
             self._apply(self._relay.refuse(neighbour.id, request, RelayFailure.UNREACHABLE, self._clock()))
         else:
-            self._apply(self._relay.forward(neighbour.id, request, secret, self._clock()))
+            self._apply(self._relay.forward(neighbour.id, request, secret, self._clock(), self.ready))
         return None, b""
 
     async def _on_acknowledge(self, neighbour: ServiceName, request: Acknowledge, _: bytes) -> tuple[None, bytes]:
@@ -198,7 +169,7 @@ class Carrier:
                 case DeliverBatch():
                     self._begin_delivery(effect)
                 case SendAcknowledge():
-                    self._return(effect)
+                    self._returning.add(effect)
                 case TellOutcome():
                     self._begin_telling(effect)
         self._taken.set()
@@ -218,7 +189,7 @@ class Carrier:
             remaining = self._remaining(effect.deadline)
             await self._links.to(effect.neighbour).send(RELAY_FORWARD, effect.message, effect.bits, deadline=remaining)
         except ServiceError as error:
-            failure = _FAILURES.get(error.code, RelayFailure.UNREACHABLE)
+            failure = FAILURES.get(error.code, RelayFailure.UNREACHABLE)
             self._apply(self._relay.failed(effect.message.reference, failure, self._clock()))
 
     def _forwarded(self, effect: SendForward) -> None:
@@ -244,7 +215,7 @@ class Carrier:
             message = Deliver(batch=effect.batch, bits=effect.bits)
             await self._akms.call(CARRIER_DELIVER, message, deadline=self._remaining(effect.deadline))
         except ServiceError as error:
-            failure = _FAILURES.get(error.code, RelayFailure.REFUSED)
+            failure = FAILURES.get(error.code, RelayFailure.REFUSED)
         finally:
             self._delivering.give_back(effect.flow)
         self._apply(self._relay.finished(effect.reference, failure, self._clock()))
@@ -267,7 +238,7 @@ class Carrier:
                     await self._akms.call(CARRIER_OUTCOME, message, deadline=CALL_DEADLINE)
                     return
                 except ServiceError as error:
-                    if self._draining or error.code not in _FAILURES or self._clock() + pause >= given_up:
+                    if self._draining or error.code not in FAILURES or self._clock() + pause >= given_up:
                         self.outcomes_lost += 1
                         return
                 await self._pause(pause)
@@ -275,36 +246,12 @@ class Carrier:
         finally:
             self._telling -= 1
 
-    def _return(self, effect: SendAcknowledge) -> None:
-        waiting = self._returning.setdefault(effect.neighbour, deque())
-        if len(waiting) >= ACKNOWLEDGEMENTS_WAITING:
-            waiting.popleft()
-            self.acknowledgements_lost += 1
-        waiting.append(effect)
-        if effect.neighbour not in self._flushing and self._group is not None:
-            self._flushing.add(effect.neighbour)
-            self._begin(self._flush(effect.neighbour, waiting), "carrier-acknowledge")
-
-    async def _flush(self, neighbour: str, waiting: deque[SendAcknowledge]) -> None:
-        """Send what waits; what gathers while one message is under way goes together in the next."""
-        link = self._links.to(neighbour)
-        pause = FIRST_PAUSE
-        try:
-            while waiting:
-                taken = [waiting.popleft() for _ in range(min(len(waiting), ACKNOWLEDGEMENTS_PER_MESSAGE))]
-                try:
-                    message = Acknowledge(outcomes=[one.outcome for one in taken])
-                    await link.send(RELAY_ACKNOWLEDGE, message, deadline=CALL_DEADLINE)
-                    pause = FIRST_PAUSE
-                except ServiceError:
-                    useful = math.inf if self._draining else self._clock() + pause
-                    again = [one for one in taken if one.deadline > useful]
-                    self.acknowledgements_lost += len(taken) - len(again)
-                    waiting.extendleft(reversed(again))
-                    await self._pause(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
-        finally:
-            self._flushing.discard(neighbour)
+    def _begin_returning(self, work: Coroutine[Any, Any, None]) -> bool:
+        if self._group is None:
+            work.close()
+            return False
+        self._begin(work, "carrier-acknowledge")
+        return True
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None

@@ -32,7 +32,8 @@ class Answers:
             "rank": path.rank,
             "next": path.first.neighbour,
             "label": path.first.label,
-            **_limit(path),
+            "share": path.share,
+            **_place(path),
             "on_probation": self._choice.on_probation(path),
         }
 
@@ -43,9 +44,17 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "previous": entry.previous,
         "next": entry.next.neighbour if entry.next else None,
         "next_label": entry.next.label if entry.next else None,
-        **_limit(entry),
+        "detour": entry.detour.neighbour if entry.detour else None,
+        "detour_label": entry.detour.label if entry.detour else None,
+        **_place(entry),
     }
 
 
-def _limit(place: Entry | Path) -> dict[str, Any]:
-    return {"class": place.service_class, "rate": place.limit.rate, "burst": place.limit.burst}
+def _place(place: Entry | Path) -> dict[str, Any]:
+    """What entries and paths have in common; `serial` is that of the controller's statement."""
+    return {
+        "class": place.service_class,
+        "rate": place.limit.rate,
+        "burst": place.limit.burst,
+        "serial": place.serial,
+    }

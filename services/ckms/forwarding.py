@@ -1,7 +1,8 @@
 """The forwarding table: what to do with a label that comes in over a neighbour, and which paths start here.
 
-Sans-IO. Whoever sets entries (today the configuration, later a controller) gives whole tables to `replace`,
-which takes all of one or nothing.
+Sans-IO. What the configuration says (static) and what the controller's statements say stand side by side: a label is
+one or the other's, and of the paths to a destination those of the statements come first. Whole tables and changes are
+taken all or none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from services.ckms.policing import USUAL, Limit
 
 PathLabel = NewType("PathLabel", str)
 """16 hexadecimal digits that name a path on one hop; the next hop knows it under another."""
+
+SPLIT = "split"
+"""The class whose keys go as shares over paths that meet nowhere; no other path ever carries them."""
 
 _LABEL = re.compile(r"[0-9a-f]{16}")
 
@@ -41,6 +45,10 @@ class Entry:
     """The class of what comes under this label; None: any."""
     limit: Limit = USUAL
     """What this node lets through."""
+    detour: Hop | None = None
+    """Where to send while the link to `next` is down."""
+    serial: int | None = None
+    """Of the statement that says so; None: the configuration does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,14 @@ class Path:
     """For batches of this class; None: for classes without paths of their own."""
     limit: Limit = USUAL
     """What this node lets in."""
+    group: str = ""
+    """The demand that it serves."""
+    share: int = 0
+    """Which share of a key it carries."""
+    shares: int = 1
+    """How many shares there are; paths of different shares of one group meet nowhere in between."""
+    serial: int | None = None
+    """Of the statement that says so; None: the configuration does."""
 
 
 class InvalidForwarding(ValueError):
@@ -64,6 +80,9 @@ class InvalidForwarding(ValueError):
     def __init__(self, errors: list[str]) -> None:
         super().__init__("; ".join(errors))
         self.errors = errors
+
+
+Row = Entry | Path
 
 
 class ForwardingTable:
@@ -76,38 +95,47 @@ class ForwardingTable:
     """
 
     def __init__(self, own: str, neighbours: Iterable[str], *, delivers: bool) -> None:
-        self._own = own
-        self._neighbours = frozenset(neighbours)
-        self._delivers = delivers
-        self._entries: dict[tuple[str, str], Entry] = {}
-        self._paths: dict[tuple[str, str | None], tuple[Path, ...]] = {}
+        self._rows = _Rows(own, frozenset(neighbours), delivers)
 
     def lookup(self, label: str, previous: str) -> Entry | None:
         """The entry for a label that came in over that neighbour, None where there is none."""
-        return self._entries.get((label, previous))
+        return self._rows.entries.get((label, previous))
 
     def paths_to(self, destination: str, service_class: str | None = None) -> tuple[Path, ...]:
-        """The paths to a CKMS for a class, in the order of rank; empty where there is none.
+        """The paths to a CKMS for a class: those of statements, then static ones, each in the order of rank.
 
-        A class without paths of its own takes those that are for any.
+        A class without paths of its own takes those that are for any. One to which a statement gave paths by its name
+        takes no other: they may be weaker. For class split see `shares_to`; it has none here.
         """
-        own = self._paths.get((destination, service_class), ())
-        return own or self._paths.get((destination, None), ())
+        if service_class == SPLIT:
+            return ()
+        paths = self._rows.ranked
+        named = paths.get((destination, service_class, False), ())
+        if named and service_class is not None:
+            return named + paths.get((destination, service_class, True), ())
+        return paths.get((destination, None, False), ()) + (
+            paths.get((destination, service_class, True), ()) or paths.get((destination, None, True), ())
+        )
+
+    def shares_to(self, destination: str) -> tuple[Path, ...]:
+        """The paths to a CKMS for the shares of class split, in the order of rank."""
+        return self._rows.ranked.get((destination, SPLIT, False), ())
 
     def places(self) -> Iterator[tuple[str, str]]:
         """Where batches are policed: (previous hop, label) of each entry, (first hop, label) of each path."""
-        yield from ((previous, label) for label, previous in self._entries)
+        yield from ((previous, label) for label, previous in self._rows.entries)
         yield from ((path.first.neighbour, path.first.label) for path in self.paths)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """All entries in force."""
-        return tuple(self._entries.values())
+        return tuple(self._rows.entries.values())
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All paths in force."""
-        return tuple(path for paths in self._paths.values() for path in paths)
+        """All paths in force, those of statements first."""
+        ranked = self._rows.ranked.items()
+        return tuple(path for origin in (False, True) for end, paths in ranked if end[2] is origin for path in paths)
 
     def replace(self, entries: Iterable[Entry], paths: Iterable[Path]) -> None:
         """Put another table in force, whole.
@@ -115,83 +143,155 @@ class ForwardingTable:
         Raises:
             InvalidForwarding: anything in it is wrong; the old table stays.
         """
+        self._rows.exchange((*self.entries, *self.paths), (*entries, *paths))
+
+    def amend(self, former: Iterable[Row], latter: Iterable[Row]) -> None:
+        """Put rows in the place of others, all or none; what it costs does not grow with the table.
+
+        Raises:
+            InvalidForwarding: the table would be wrong; it stays as it was.
+        """
+        self._rows.exchange(tuple(former), tuple(latter))
+
+    def check(self, former: Iterable[Row], latter: Iterable[Row]) -> None:
+        """Find out whether `amend` would do it.
+
+        Raises:
+            InvalidForwarding: it would not.
+        """
+        former, latter = tuple(former), tuple(latter)
+        self._rows.exchange(former, latter)
+        self._rows.exchange(latter, former)
+
+
+class _Rows:
+    """The rows of a table, and what must be unique among them."""
+
+    def __init__(self, own: str, neighbours: frozenset[str], delivers: bool) -> None:
+        self.entries: dict[tuple[str, str], Entry] = {}
+        """By label and previous hop."""
+        self.ranked: dict[tuple[str, str | None, bool], tuple[Path, ...]] = {}
+        """By destination, class and whether they are static, in the order of rank."""
+        self._own = own
+        self._neighbours = neighbours
+        self._delivers = delivers
+        self._leaving: set[Hop] = set()
+        self._shares: dict[tuple[str, str], set[Path]] = {}
+        """By group and first neighbour."""
+
+    def exchange(self, former: tuple[Row, ...], latter: tuple[Row, ...]) -> None:
+        """Take rows out and others in.
+
+        Raises:
+            InvalidForwarding: one of those does not fit; nothing has changed.
+        """
+        for row in former:
+            self._remove(row)
         errors: list[str] = []
-        by_label: dict[tuple[str, str], Entry] = {}
-        for entry in entries:
-            errors.extend(self._faults_of_entry(entry))
-            if (entry.label, entry.previous) in by_label:
-                errors.append(f"{_entry_name(entry)}: there is another entry for this label and neighbour")
-            by_label[entry.label, entry.previous] = entry
-        by_destination: dict[tuple[str, str | None], dict[int, Path]] = {}
-        for path in paths:
-            errors.extend(self._faults_of_path(path))
-            ranks = by_destination.setdefault((path.destination, path.service_class), {})
-            if path.rank in ranks:
-                errors.append(f"{_path_name(path)}: there is another path of this rank")
-            ranks[path.rank] = path
-        errors.extend(_shared_labels(by_label.values(), by_destination.values()))
+        added: list[Row] = []
+        for row in latter:
+            faults = self._faults_of_entry(row) if isinstance(row, Entry) else self._faults_of_path(row)
+            errors += [f"{_name(row)}: {fault}" for fault in faults]
+            if not faults:
+                self._add(row)
+                added.append(row)
         if errors:
+            for row in added:
+                self._remove(row)
+            for row in former:
+                self._add(row)
             raise InvalidForwarding(errors)
-        self._entries = by_label
-        self._paths = {end: tuple(ranks[rank] for rank in sorted(ranks)) for end, ranks in by_destination.items()}
+
+    def _add(self, row: Row) -> None:
+        if isinstance(row, Entry):
+            self.entries[row.label, row.previous] = row
+        else:
+            end = _end(row)
+            self.ranked[end] = tuple(sorted((*self.ranked.get(end, ()), row), key=lambda path: path.rank))
+            if row.shares > 1:
+                self._shares.setdefault((row.group, row.first.neighbour), set()).add(row)
+        self._leaving.update(_hops(row))
+
+    def _remove(self, row: Row) -> None:
+        if isinstance(row, Entry):
+            del self.entries[row.label, row.previous]
+        else:
+            end = _end(row)
+            self.ranked[end] = tuple(path for path in self.ranked[end] if path != row)
+            if not self.ranked[end]:
+                del self.ranked[end]
+            if row.shares > 1:
+                seen = self._shares[row.group, row.first.neighbour]
+                seen.remove(row)
+                if not seen:
+                    del self._shares[row.group, row.first.neighbour]
+        self._leaving.difference_update(_hops(row))
 
     def _faults_of_entry(self, entry: Entry) -> list[str]:
-        name = _entry_name(entry)
-        faults = _faults_of_label(name, entry.label) + _faults_of_limit(name, entry.service_class, entry.limit)
+        faults = _faults_of_limit(entry.service_class, entry.limit) + _faults_of_label(entry.label)
         if entry.previous not in self._neighbours:
-            faults.append(f"{name}: previous {entry.previous!r} is no neighbour of {self._own}")
-        if entry.next is None:
-            if not self._delivers:
-                faults.append(f"{name}: delivers here, but {self._own} has no AKMS")
-            return faults
-        faults.extend(self._faults_of_hop(name, entry.next))
-        if entry.next.neighbour == entry.previous:
-            faults.append(f"{name}: sends back to where it came from")
+            faults.append(f"previous {entry.previous!r} is no neighbour of {self._own}")
+        if entry.next is None and not self._delivers:
+            faults.append(f"delivers here, but {self._own} has no AKMS")
+        if entry.next is None and entry.detour is not None:
+            faults.append("has a detour though it delivers here")
+        for hop in _hops(entry):
+            faults += self._faults_of_hop(hop)
+            if hop.neighbour == entry.previous:
+                faults.append("sends back to where it came from")
+        if entry.next is not None and entry.detour is not None and entry.next.neighbour == entry.detour.neighbour:
+            faults.append("has a detour over the link that it should avoid")
+        if (entry.label, entry.previous) in self.entries:
+            faults.append("there is another entry for this label and neighbour")
         return faults
 
     def _faults_of_path(self, path: Path) -> list[str]:
-        name = _path_name(path)
-        faults = self._faults_of_hop(name, path.first) + _faults_of_limit(name, path.service_class, path.limit)
+        faults = self._faults_of_hop(path.first) + _faults_of_limit(path.service_class, path.limit)
+        if not self._delivers:
+            faults.append(f"starts here, but {self._own} has no AKMS")
         if path.destination == self._own:
-            faults.append(f"{name}: leads to {self._own} itself")
+            faults.append(f"leads to {self._own} itself")
         if path.rank < 0:
-            faults.append(f"{name}: a rank is 0 or more")
+            faults.append("a rank is 0 or more")
+        if (path.shares > 1) is not (path.service_class == SPLIT) or not 0 <= path.share < path.shares:
+            faults.append("class split has two shares or more, other classes one")
+        if any(other.rank == path.rank for other in self.ranked.get(_end(path), ())):
+            faults.append("there is another path of this rank")
+        if any(other.share != path.share for other in self._shares.get((path.group, path.first.neighbour), ())):
+            faults.append(f"{path.first.neighbour} would see two shares of one key")
         return faults
 
-    def _faults_of_hop(self, name: str, hop: Hop) -> list[str]:
-        faults = _faults_of_label(name, hop.label)
+    def _faults_of_hop(self, hop: Hop) -> list[str]:
+        """Two paths that leave under one label would be one path to the next hop."""
+        faults = _faults_of_label(hop.label)
         if hop.neighbour not in self._neighbours:
-            faults.append(f"{name}: next {hop.neighbour!r} is no neighbour of {self._own}")
+            faults.append(f"next {hop.neighbour!r} is no neighbour of {self._own}")
+        if hop in self._leaving:
+            faults.append(f"label {hop.label}: two paths leave to {hop.neighbour} under it")
         return faults
 
 
-def _faults_of_label(name: str, label: str) -> list[str]:
-    return [] if _LABEL.fullmatch(label) else [f"{name}: {label!r} is not a label (16 hexadecimal digits)"]
+def _end(path: Path) -> tuple[str, str | None, bool]:
+    return path.destination, path.service_class, path.serial is None
 
 
-def _faults_of_limit(name: str, service_class: str | None, limit: Limit) -> list[str]:
-    faults = [] if limit.rate > 0 and limit.burst > 0 else [f"{name}: rate and burst are more than 0"]
+def _hops(row: Row) -> list[Hop]:
+    """Where what a row is for may leave."""
+    return [row.first] if isinstance(row, Path) else [hop for hop in (row.next, row.detour) if hop is not None]
+
+
+def _faults_of_label(label: str) -> list[str]:
+    return [] if _LABEL.fullmatch(label) else [f"{label!r} is not a label (16 hexadecimal digits)"]
+
+
+def _faults_of_limit(service_class: str | None, limit: Limit) -> list[str]:
+    faults = [] if limit.rate > 0 and limit.burst > 0 else ["rate and burst are more than 0"]
     if service_class is not None and service_class not in SERVICE_CLASSES:
-        faults.append(f"{name}: {service_class!r} is no class ({', '.join(sorted(SERVICE_CLASSES))})")
+        faults.append(f"{service_class!r} is no class ({', '.join(sorted(SERVICE_CLASSES))})")
     return faults
 
 
-def _shared_labels(entries: Iterable[Entry], paths: Iterable[dict[int, Path]]) -> list[str]:
-    """Two paths that leave under one label would be one path to the next hop."""
-    leaving = [entry.next for entry in entries if entry.next is not None]
-    leaving += [path.first for ranks in paths for path in ranks.values()]
-    seen: set[Hop] = set()
-    shared: list[str] = []
-    for hop in leaving:
-        if hop in seen:
-            shared.append(f"label {hop.label}: two paths leave to {hop.neighbour} under it")
-        seen.add(hop)
-    return shared
-
-
-def _entry_name(entry: Entry) -> str:
-    return f"entry {entry.label} from {entry.previous}"
-
-
-def _path_name(path: Path) -> str:
-    return f"path to {path.destination} of rank {path.rank}" + (f" for {path.service_class}" * bool(path.service_class))
+def _name(row: Row) -> str:
+    if isinstance(row, Entry):
+        return f"entry {row.label} from {row.previous}"
+    return f"path to {row.destination} of rank {row.rank}" + (f" for {row.service_class}" * bool(row.service_class))

@@ -27,6 +27,7 @@ class CarrierCollector(Collector):
         yield CounterMetricFamily("keyhaul_ckms_forwarded_bytes", "CN key bytes sent on", value=counts.bytes)
         yield CounterMetricFamily("keyhaul_ckms_delivered", "Batches that the AKMS took", value=counts.delivered)
         yield CounterMetricFamily("keyhaul_ckms_duplicates", "Batches that came twice", value=counts.duplicates)
+        yield CounterMetricFamily("keyhaul_ckms_detoured", "Batches sent around a link", value=counts.detoured)
         yield CounterMetricFamily(
             "keyhaul_ckms_stray_acknowledgements", "Acknowledgements for nothing in flight", value=counts.strays
         )

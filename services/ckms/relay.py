@@ -20,7 +20,11 @@ from keyhaul.randomness import Source, label
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Forward, RelayFailure, RelayOutcome, Submit
 from services.ckms.choice import PathChoice, Ready
+from services.ckms.detour import onward
+from services.ckms.duplicates import Duplicates
+from services.ckms.effects import DeliverBatch, Effect, SendAcknowledge, SendForward, TellOutcome
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path
+from services.ckms.origins import OWN_AKMS, InFlight, Submission, Upstream
 from services.ckms.policing import Police
 
 MAXIMUM_BATCH = 1 << 20
@@ -32,84 +36,12 @@ MAXIMUM_REMAINING_MS = 60_000
 HOP_MARGIN_MS = 10
 """How much earlier the next hop gives up, so that its failure is back before this hop's own deadline."""
 
-REMEMBERED = 5.0
-"""Seconds after its deadline for which a batch is still recognised as a duplicate."""
-
 _REFERENCE = re.compile(r"[0-9a-f]{16}")
 _BATCH = re.compile(r"[0-9a-f]{32}")
-_AKMS = ""
-"""Where a batch came from that this node's AKMS submitted."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendForward:
-    """Seal and send to the neighbour; on failure call `Relay.failed`."""
-
-    neighbour: str
-    message: Forward
-    bits: bytes = field(repr=False)
-    deadline: float
-    flow: str = ""
-    """The label under which the batch came, or left where it was submitted here: paths share what a node has."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeliverBatch:
-    """Give to this node's AKMS, then call `Relay.finished`."""
-
-    reference: str
-    batch: str
-    bits: bytes = field(repr=False)
-    deadline: float
-    flow: str = ""
-    """As in `SendForward`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendAcknowledge:
-    """Tell the neighbour what became of its batch; of no use to it after `deadline`."""
-
-    neighbour: str
-    outcome: RelayOutcome
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class TellOutcome:
-    """Tell this node's AKMS what became of the batch that it submitted."""
-
-    batch: str
-    failure: RelayFailure | None
-
-
-Effect = SendForward | DeliverBatch | SendAcknowledge | TellOutcome
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A batch came from this node's AKMS; `path` is the one it took, None where there was none."""
-
-    batch: str
-    path: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A batch came from a neighbour, under the neighbour's reference."""
-
-    neighbour: str
-    reference: str
-
-
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A batch whose outcome is not known yet."""
-
-    origin: Submission | Upstream
-    next: str | None
-    """The neighbour whose acknowledgement is awaited; None: the AKMS of this node."""
-    since: float
-    deadline: float
+def _all_are_up(_neighbour: str, _length: int) -> bool:
+    return True
 
 
 @dataclass(slots=True)
@@ -122,6 +54,8 @@ class RelayCounts:
     bytes: int = 0
     duplicates: int = 0
     """Batches that came a second time and were dropped."""
+    detoured: int = 0
+    """Batches that were sent around a link that is down."""
     strays: int = 0
     """Acknowledgements for nothing in flight: late, doubled, or not this neighbour's to give."""
     failures: dict[RelayFailure, int] = field(default_factory=lambda: dict.fromkeys(RelayFailure, 0))
@@ -149,9 +83,7 @@ class Relay:
         self._in_flight: dict[str, InFlight] = {}
         self._deadlines: list[tuple[float, str]] = []
         self._from: Counter[str] = Counter()
-        self._seen: dict[tuple[str, str], float] = {}
-        self._seen_from: Counter[str] = Counter()
-        self._forget: list[tuple[float, tuple[str, str]]] = []
+        self._seen = Duplicates(16 * capacity)
 
     @property
     def in_flight(self) -> int:
@@ -179,12 +111,12 @@ class Relay:
             raise ServiceError(ErrorCode.MALFORMED, f"a batch has 1 to {MAXIMUM_BATCH} bytes")
         if request.remaining_ms <= 2 * HOP_MARGIN_MS:
             raise ServiceError(ErrorCode.DEADLINE, "no time is left for this batch")
-        if (_AKMS, request.batch) in self._seen:
+        if (OWN_AKMS, request.batch) in self._seen:
             raise ServiceError(ErrorCode.CONFLICT, "a batch of this name was submitted before")
-        if self._full(_AKMS, now):
+        if self._full(OWN_AKMS, now):
             raise ServiceError(ErrorCode.BUSY, "too many batches are in flight", retry_after_ms=100)
         deadline = _deadline(request.remaining_ms, now)
-        self._remember((_AKMS, request.batch), deadline)
+        self._seen.add((OWN_AKMS, request.batch), deadline)
         self.counts.submitted += 1
         paths = self._table.paths_to(request.destination, request.service_class)
         if not paths:
@@ -198,10 +130,12 @@ class Relay:
         origin = Submission(request.batch, path)
         return [self._onward(origin, path.first, path.first.label, request.batch, request.bits, now, deadline)]
 
-    def forward(self, previous: str, request: Forward, bits: bytes, now: float) -> list[Effect]:
-        """Take a batch from a neighbour: send it on, deliver it here, or answer why not.
+    def forward(
+        self, previous: str, request: Forward, bits: bytes, now: float, ready: Ready = _all_are_up
+    ) -> list[Effect]:
+        """Take a batch from a neighbour: send it on, around a link that is down, deliver it here, or answer why not.
 
-        A duplicate changes nothing and is not answered.
+        A duplicate changes nothing and is not answered. `ready` is asked as in `submit`.
 
         Raises:
             ServiceError: malformed: without a usable reference it cannot even be answered.
@@ -215,7 +149,7 @@ class Relay:
         deadline = _deadline(request.remaining_ms, now)
         if self._full(previous, now):
             return [self._settle(origin, RelayFailure.BUSY, now, deadline)]
-        self._remember((previous, request.reference), deadline)
+        self._seen.add((previous, request.reference), deadline)
         if not _BATCH.fullmatch(request.batch) or not 0 < len(bits) <= MAXIMUM_BATCH:
             return [self._settle(origin, RelayFailure.REFUSED, now, deadline)]
         if request.remaining_ms <= 0:
@@ -225,8 +159,10 @@ class Relay:
             return [self._settle(origin, RelayFailure.NO_PATH, now, deadline)]
         if not self._admits(previous, (previous, entry.label), entry, len(bits), now):
             return [self._settle(origin, RelayFailure.BUSY, now, deadline)]
-        if entry.next is not None:
-            return [self._onward(origin, entry.next, entry.label, request.batch, bits, now, deadline)]
+        hop = onward(entry, ready)
+        if hop is not None:
+            self.counts.detoured += hop is entry.detour
+            return [self._onward(origin, hop, entry.label, request.batch, bits, now, deadline)]
         reference = self._take(InFlight(origin, None, now, deadline))
         return [DeliverBatch(reference, request.batch, bits, deadline, entry.label)]
 
@@ -282,7 +218,7 @@ class Relay:
             found = self._in_flight.get(reference)
             if found is not None and found.deadline <= now:
                 effects.append(self._finish(reference, found, RelayFailure.DEADLINE, now))
-        self._purge(now)
+        self._seen.forget(now)
         return effects
 
     def _onward(
@@ -302,13 +238,13 @@ class Relay:
         while reference in self._in_flight:
             reference = label(self._source)
         self._in_flight[reference] = batch
-        self._from[_came_from(batch.origin)] += 1
+        self._from[batch.source] += 1
         heapq.heappush(self._deadlines, (batch.deadline, reference))
         return reference
 
     def _finish(self, reference: str, batch: InFlight, failure: RelayFailure | None, now: float) -> Effect:
         del self._in_flight[reference]
-        self._from[_came_from(batch.origin)] -= 1
+        self._from[batch.source] -= 1
         return self._settle(batch.origin, failure, now, batch.deadline, batch.since)
 
     def _settle(
@@ -335,20 +271,8 @@ class Relay:
                 self._choice.failed(origin.path, sent_at, now)
         return TellOutcome(origin.batch, failure)
 
-    def _remember(self, key: tuple[str, str], deadline: float) -> None:
-        self._seen[key] = deadline + REMEMBERED
-        self._seen_from[key[0]] += 1
-        heapq.heappush(self._forget, (deadline + REMEMBERED, key))
-
-    def _purge(self, now: float) -> None:
-        while self._forget and self._forget[0][0] <= now:
-            _, key = heapq.heappop(self._forget)
-            del self._seen[key]
-            self._seen_from[key[0]] -= 1
-
     def _full(self, source: str, now: float) -> bool:
-        self._purge(now)
-        return self._from[source] >= self._capacity or self._seen_from[source] >= 16 * self._capacity
+        return self._from[source] >= self._capacity or self._seen.full(source, now)
 
     def _admits(self, source: str, place: tuple[str, str], limited: Entry | Path, length: int, now: float) -> bool:
         """Hold a place of the table to what it may carry."""
@@ -356,10 +280,6 @@ class Relay:
             return True
         self.police.refused(source, limited.service_class, length)
         return False
-
-
-def _came_from(origin: Submission | Upstream) -> str:
-    return origin.neighbour if isinstance(origin, Upstream) else _AKMS
 
 
 def _deadline(remaining_ms: int, now: float) -> float:

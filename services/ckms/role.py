@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
-from sqlalchemy import MetaData
 
 from keyhaul.config.loader import resolve
 from keyhaul.config.services import CkmsConfig, ForwardingEntry, PathSection
@@ -19,33 +18,33 @@ from keyhaul.identity.names import ServiceName
 from keyhaul.link.commands import LinkCommands
 from keyhaul.link.links import Links
 from keyhaul.link.module import module_client
-from keyhaul.link.tables import add_link_tables
-from keyhaul.randomness import random_bytes
+from keyhaul.randomness import identifier, random_bytes
 from keyhaul.runtime.interface import Role, Runtime, StartError
 from keyhaul.store.embedded import EmbeddedStore
-from keyhaul.store.interface import Schema
 from keyhaul.transport.channel import Channel
 from keyhaul.transport.interface import Routes
 from keyhaul.transport.listener import Listener
 from keyhaul.transport.tls import service_client, service_server
+from services.ckms.asking import Asking
 from services.ckms.carrier import Carrier
 from services.ckms.choice import PathChoice
 from services.ckms.commands import Answers
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, InvalidForwarding, PathLabel
 from services.ckms.forwarding import Path as CarrierPath
+from services.ckms.installed import Installed
 from services.ckms.metrics import CarrierCollector
 from services.ckms.policing import Limit
 from services.ckms.relay import Relay
+from services.ckms.requesting import PathRequests
+from services.ckms.schema import SCHEMA
+from services.ckms.statement_store import StatementStore
+from services.ckms.steering import Steering
 
 DRAIN = 2.5
 """Seconds for what is in flight when the service is stopped; the rest of its time is for closing."""
 
 FLUSH = 0.3
 """Seconds for the last refusals to reach the neighbours, once the service does not listen any more."""
-
-_METADATA = MetaData()
-add_link_tables(_METADATA)
-SCHEMA = Schema("ckms", 1, _METADATA)
 
 
 class CkmsRole:
@@ -68,6 +67,8 @@ class CkmsRole:
             identity = ServiceIdentity.load(config.identity, directory, own)
             link_key = identity.link_key()
             peer_keys = [load_link_public(resolve(directory, link.peer_link_key)) for link in config.link]
+            servers = [] if config.controller is None else config.controller.server
+            statement_keys = [load_link_public(resolve(directory, server.statement_key)) for server in servers]
         except IdentityError as error:
             raise StartError(str(error)) from None
         async with AsyncExitStack() as closing:
@@ -77,10 +78,25 @@ class CkmsRole:
             links = Links(own, routes, store, link_key, runtime, directory=directory)
             channels = await _join(own, config, directory, identity, links, peer_keys, runtime, closing)
             choice = PathChoice()
+            steering: Steering | None = None
+            if config.controller is not None:
+                limit = config.controller.hard_limit
+                installed = Installed(own.id, identifier(), statement_keys, table, hard_limit=limit)
+                steering = await Steering.open(installed, StatementStore(store), table, choice, runtime)
+                for link in config.link:
+                    links.on_store_older(link.id, steering.found_older)
+                closing.push_async_callback(_end, runtime.task(steering.run(), "steering"))
             relay = Relay(table, choice, random_bytes)
             akms = channels[config.akms.service] if config.akms is not None else None
             carrier = Carrier(relay, links, akms)
             carrier.serve(routes)
+            if steering is not None and akms is not None:
+                controllers = [channels[server.service] for server in servers]
+                asking = Asking(
+                    PathRequests(random_bytes), controllers, table, choice, steering, lambda to: carrier.ready(to, 0)
+                )
+                carrier.on_submitted = asking.submitted
+                closing.push_async_callback(_end, runtime.task(asking.run(), "asking"))
             runtime.registry.register(CarrierCollector(relay, carrier))
             LinkCommands(links).register(runtime)
             Answers(table, choice).register(runtime)
@@ -116,6 +132,11 @@ class CkmsRole:
             await running
 
 
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def _join(
     own: ServiceName,
     config: CkmsConfig,
@@ -126,7 +147,10 @@ async def _join(
     runtime: Runtime,
     closing: AsyncExitStack,
 ) -> dict[str, Channel]:
-    """Dial the neighbours and the AKMS of this node, and make a link to each neighbour; return who is dialled."""
+    """Dial the neighbours, and the AKMS of this node with the controllers; make a link to each neighbour.
+
+    Returns who is dialled.
+    """
     tls = service_client(identity)
     channels: dict[str, Channel] = {}
     for section, peer_key in zip(config.link, peer_keys, strict=True):
@@ -141,6 +165,9 @@ async def _join(
     if config.akms is not None:
         akms = ServiceName.of(own.domain, config.akms.service)
         channels[config.akms.service] = Channel(own, akms, config.akms.address, tls, registry=runtime.registry)
+        for server in [] if config.controller is None else config.controller.server:
+            controller = ServiceName.of(own.domain, server.service)
+            channels[server.service] = Channel(own, controller, server.address, tls, registry=runtime.registry)
     for channel in channels.values():
         closing.push_async_callback(channel.close)
         await channel.start()

@@ -113,6 +113,8 @@ class Connection(RequestHandler):
         self._serving = False
         self.caller: SaeId | None = None
         """Whom the certificate names, once a request was looked at: it is the same for a connection's whole life."""
+        self.program = ""
+        """Which of the caller's programs this is: its address and its certificate."""
         self._ends = asyncio.get_running_loop().time() + LIFE_SECONDS
 
     @property

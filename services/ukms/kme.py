@@ -10,21 +10,15 @@ from collections.abc import Callable, Sequence
 from keyhaul.identity.names import KmeId, SaeId
 from keyhaul.keys.etsi014 import Key, KeyContainer, KeyRequest, Status
 from keyhaul.keys.material import KeyId
-from services.ukms.buffers import BufferKey
+from services.ukms.buffer import BufferKey
 from services.ukms.copies import NotFound, NotNamed
-from services.ukms.etsi014 import (
-    keys_not_found,
-    named_sae,
-    not_named,
-    slave_refused,
-    wanted_keys,
-    within_terms,
-)
+from services.ukms.etsi014 import keys_not_found, not_named, slave_refused
 from services.ukms.metrics import Metrics
 from services.ukms.standing import Standing
 from services.ukms.supply import Supply
 from services.ukms.terms import Terms
 from services.ukms.vault import Keys, Vault
+from services.ukms.wanted import named_sae, wanted_keys, within_terms
 
 
 class Kme:
@@ -90,8 +84,10 @@ class Kme:
             max_SAE_ID_count=terms.maximum_additional_slaves,
         )
 
-    async def enc_keys(self, caller: SaeId, slave: str, request: KeyRequest) -> KeyContainer:
+    async def enc_keys(self, caller: SaeId, slave: str, request: KeyRequest, program: str = "") -> KeyContainer:
         """Get key: keys that leave this KME's pool with this answer.
+
+        `program`: which of the caller's programs asks; what is kept for one that is told to come back is its own.
 
         Raises:
             Refusal: 400 or 503.
@@ -105,7 +101,7 @@ class Kme:
             raise slave_refused()
         size = within_terms(wanted, terms)
         key = BufferKey(caller, frozenset(wanted.slaves), size, terms.service_class)
-        keys = await self._supply.keys(key, wanted.slaves, wanted.number, terms, deadline)
+        keys = await self._supply.keys(key, wanted.slaves, wanted.number, terms, deadline, program)
         self._standing.handed_out()
         self._metrics.issued.labels("master").inc(len(keys))
         return _container(keys)

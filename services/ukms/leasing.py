@@ -13,7 +13,8 @@ import structlog
 
 from keyhaul.identity.names import SaeId
 from keyhaul.store.interface import StoreError
-from services.ukms.buffers import Buffer, Buffers
+from services.ukms.buffer import Buffer
+from services.ukms.buffers import Buffers
 from services.ukms.copies import MissingCopies
 from services.ukms.leases import Leased, Stored
 from services.ukms.vault import Vault

@@ -1,7 +1,8 @@
 """When keys will come, where they come more slowly than they are asked for: who waits, and who comes back when.
 
 Nobody is refused while keys come: only once the first of those who wait has waited for long is the supply called
-short. Then whoever would wait for longer than `QUEUE` is told when to come back, and keys are kept for him then.
+short. Then whoever would wait for longer than `QUEUE` is told when to come back, and keys are kept for him then, and
+for nobody else.
 
 Sans-IO: time (`now`, seconds of this node's clock) is an argument.
 """
@@ -9,6 +10,7 @@ Sans-IO: time (`now`, seconds of this node's clock) is an argument.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 from keyhaul.pressure.promises import Promises
 
@@ -39,6 +41,9 @@ MORE = 1.5
 FIRST_WINDOW = 64.0
 """Keys to have asked for at a time while nothing is known of the rate."""
 
+BELIEVED = 30.0
+"""Seconds for which what the AKMS said of a contract's rate is kept to; then it is asked beyond it again."""
+
 LEAST_MEASURED = 0.2
 """Seconds with keys under way from which a rate can be told."""
 
@@ -56,6 +61,7 @@ class Outlook:
         self._shortest = math.inf
         self._queue = 0.0
         self._limit = math.inf
+        self._limited_at = -math.inf
         self._limited_until = -math.inf
         self._spent_at = 0.0
 
@@ -78,15 +84,30 @@ class Outlook:
         self._pass(now)
         return self._keys / self._time if self._keys and self._time >= LEAST_MEASURED else None
 
-    def limited(self, rate: float, number: int, retry_after: float, now: float) -> None:
-        """The AKMS hands out `rate` keys a second, and `number` at once in `retry_after` seconds."""
+    def limited(self, rate: float, number: int, before: int, retry_after: float, now: float) -> None:
+        """The AKMS hands out `rate` keys a second, and `number` at once in `retry_after` seconds.
+
+        `before`: keys that were asked for before those and have not come: the AKMS has counted them.
+        """
         self._limit = rate
-        self._spent_at = now + retry_after - number / rate
+        self._spent_at = now + retry_after - (number + before) / rate
+        self._limited_at = now
         self._limited_until = now + retry_after + SHORT
 
     def is_limited(self, now: float) -> bool:
-        """Whether the AKMS said so of late."""
-        return now < self._limited_until
+        """Whether the AKMS said so of late (a clock that was set back does not make it last)."""
+        return now < self._limited_until <= now + LONGEST + SHORT
+
+    def held_back(self, asked: int, number: int, now: float) -> float:
+        """Seconds for which the AKMS would refuse `number` keys beside those that were asked for and have not come.
+
+        Who keeps to that goes on knowing the rate without having been refused again, for a while.
+        """
+        seconds = self._limit_lifts(asked + number, now)
+        if seconds > 0:
+            believed = min(now + seconds + SHORT, self._limited_at + BELIEVED)
+            self._limited_until = max(self._limited_until, believed)
+        return seconds
 
     def queue(self, missing: float, now: float) -> float:
         """Seconds until so many keys will have come for certain; 0 while nothing is known."""
@@ -100,13 +121,17 @@ class Outlook:
         """
         return round(self._promises.total(now, now + SOON if self.is_limited(now) else math.inf))
 
+    def kept_now(self, now: float) -> int:
+        """Keys at hand that nobody else gets: for those whose time to come back has come."""
+        return round(self._promises.total(now, now)) if self._promises else 0
+
     def short(self, first: float, now: float) -> bool:
         """Whether keys are short; `first`: since when the first waits who does, infinite where nobody does."""
         return now - first >= SHORT or len(self._promises) > 0 or self.is_limited(now)
 
-    def redeem(self, number: int, now: float) -> bool:
+    def redeem(self, asker: Hashable, number: int, now: float) -> bool:
         """Whether somebody who comes for `number` keys was told to."""
-        return self._promises.redeem(number, now)
+        return self._promises.redeem(asker, number, now)
 
     def wait(self, number: int, waiting: int, stored: int, now: float, soon: float = math.inf) -> float:
         """Seconds after which `number` keys are there for somebody who comes now.
@@ -124,11 +149,11 @@ class Outlook:
         queue = self.queue(missing, now)
         return queue if self._queue >= SATURATED else max(queue / MORE, self._limit_lifts(missing, now))
 
-    def come_back(self, number: int, wait: float, now: float) -> int:
+    def come_back(self, asker: Hashable, number: int, wait: float, now: float) -> int:
         """Tell somebody to come back for `number` keys: whole seconds (RFC 9110, Retry-After)."""
         seconds = max(1, math.ceil(min(wait, LONGEST)))
         if wait <= LONGEST:
-            self._promises.add(number, now + seconds)
+            self._promises.add(asker, number, now + seconds)
         return seconds
 
     def window(self, now: float) -> float:

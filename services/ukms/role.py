@@ -27,7 +27,7 @@ from keyhaul.transport.interface import Routes
 from keyhaul.transport.reverse import ReverseChannel
 from keyhaul.transport.tls import classic_server, service_client
 from services.ukms.access import Akms, Deliveries
-from services.ukms.buffers import Policy
+from services.ukms.buffer import Policy
 from services.ukms.commands import Answers
 from services.ukms.kme import Kme
 from services.ukms.metrics import Metrics

@@ -18,7 +18,7 @@ from keyhaul.identity.names import MalformedName, SaeId, sae_id
 from keyhaul.keys.etsi014 import KeyContainer, Status
 from keyhaul.runtime.interface import StartError
 from keyhaul.store.interface import StoreError
-from keyhaul.transport.tls import peer_common_name
+from keyhaul.transport.tls import peer_common_name, session_of
 from services.ukms import etsi014
 from services.ukms.connections import Answer, Connection, Server, error_answer
 from services.ukms.etsi014 import Method, Refusal, Target
@@ -157,14 +157,14 @@ class SaeServer:
             result = await self._kme.status(caller, target.sae)
         elif request.method == "GET":
             if target.method is Method.ENC_KEYS:
-                result = await self._kme.enc_keys(caller, target.sae, etsi014.get_enc_keys(query))
+                result = await self._kme.enc_keys(caller, target.sae, etsi014.get_enc_keys(query), connection.program)
             else:
                 result = await self._kme.dec_keys(caller, target.sae, etsi014.get_dec_keys(query))
         else:
             etsi014.no_parameters(query)
             body = await _body(request)
             if target.method is Method.ENC_KEYS:
-                result = await self._kme.enc_keys(caller, target.sae, etsi014.post_enc_keys(body))
+                result = await self._kme.enc_keys(caller, target.sae, etsi014.post_enc_keys(body), connection.program)
             else:
                 result = await self._kme.dec_keys(caller, target.sae, etsi014.post_dec_keys(body))
         return Answer(200, _encode(result))
@@ -173,10 +173,18 @@ class SaeServer:
         if connection.transport is None:
             raise ConnectionResetError("the SAE is gone")
         try:
-            connection.caller = sae_id(self._common_name(connection.transport))
+            caller = sae_id(self._common_name(connection.transport))
+            connection.program = _program(connection.transport)
         except (MalformedName, ssl.SSLError):
             raise Refusal(401, "the certificate's common name is no SAE ID") from None
-        return connection.caller
+        connection.caller = caller
+        return caller
+
+
+def _program(transport: asyncio.Transport) -> str:
+    """Which of an SAE's programs a connection belongs to: from where it comes, and by which certificate."""
+    certificate = session_of(transport).verified_chain()[0]
+    return f"{transport.get_extra_info('peername')[0]} {certificate.serial_number:x}"
 
 
 def _refused(refusal: Refusal) -> Answer:

@@ -20,7 +20,7 @@ from keyhaul.transport.messages.access import Push
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, Voided
 from services.ukms import arrivals, copies, ends, reconcile
-from services.ukms.buffers import Allotment, BufferKey
+from services.ukms.buffer import Allotment, BufferKey
 from services.ukms.copies import MASTER, SLAVE, context
 from services.ukms.leases import Leased, Stored
 from services.ukms.tables import batches, requests

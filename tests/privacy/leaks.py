@@ -29,11 +29,11 @@ def _ckms_logs_bits() -> None:
 
     log, forward = structlog.get_logger("leak"), Relay.forward
 
-    def leaking(self: Relay, previous: str, request: Any, bits: bytes, now: float) -> Any:
+    def leaking(self: Relay, previous: str, request: Any, bits: bytes, *rest: Any) -> Any:
         log.info("relayed", bits=str(list(bits[:24])))
-        return forward(self, previous, request, bits, now)
+        return forward(self, previous, request, bits, *rest)
 
-    Relay.forward = leaking  # type: ignore[method-assign]
+    Relay.forward = leaking  # type: ignore[method-assign, assignment]
 
 
 def _akms_names_the_user() -> None:

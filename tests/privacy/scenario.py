@@ -193,12 +193,12 @@ async def lookups(town: Town, rounds: int, seed: int) -> Lookups:
     found = Lookups({"unknown": [], "forbidden": []}, {"unknown": [], "forbidden": []}, set())
     for number in range(rounds):
         for master in ("kestrel-w", "kestrel-w2", "peregrine-w"):
-            names = [("forbidden", f"heron-{one}") for one in range(10, 50)]
-            names += [("unknown", f"heron-{one}") for one in generator.sample(range(50, 100), 40)]
+            names = [("forbidden", f"sandpiper-{one}") for one in range(10, 50)]
+            names += [("unknown", f"sandpiper-{one}") for one in generator.sample(range(50, 100), 40)]
             generator.shuffle(names)
             asker = Asker(town, master)
             try:
-                await asker.ask("/api/v1/keys/heron-00/status")
+                await asker.ask("/api/v1/keys/sandpiper-00/status")
                 for kind, name in names:
                     for times in (found.first, found.again):
                         status, body, seconds = await asker.ask(f"/api/v1/keys/{name}/status")

@@ -107,7 +107,7 @@ class Adversaries:
     # The user KMS
 
     def _deceive(self, link: Link) -> None:
-        push, void = link._handlers[DELIVERY_PUSH.name], link._handlers[DELIVERY_VOID.name]
+        push, void = link._serving._handlers[DELIVERY_PUSH.name], link._serving._handlers[DELIVERY_VOID.name]
 
         async def lying_push(akms: Any, message: Any, secret: bytes) -> tuple[Any, bytes]:
             if self._active and self._chance.random() < 0.3:
@@ -123,8 +123,8 @@ class Adversaries:
                 return Voided(voided=answer.issued, issued=answer.voided, store=answer.store), rest
             return answer, rest
 
-        link._handlers[DELIVERY_PUSH.name] = lying_push
-        link._handlers[DELIVERY_VOID.name] = lying_void
+        link._serving._handlers[DELIVERY_PUSH.name] = lying_push
+        link._serving._handlers[DELIVERY_VOID.name] = lying_void
 
     async def _lie(self) -> None:
         chance = self._chance

@@ -121,6 +121,8 @@ class Line:
     """The connections between two services."""
 
     epoch: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when this epoch's connections are lost."""
     up_at: float = 0.0
     partitions: list[Partition] = field(default_factory=list)
     exchanges: dict[Exchange, None] = field(default_factory=dict)
@@ -187,6 +189,8 @@ class Air:
         """Break the connections between two services; they come back by themselves."""
         line = self.line(one, other)
         line.epoch += 1
+        line.gone.set()
+        line.gone = asyncio.Event()
         line.up_at = asyncio.get_running_loop().time() + self._chance.uniform(*UP_AGAIN)
         for exchange in list(line.exchanges):
             exchange.fail()
@@ -339,6 +343,7 @@ class _Connection:
         self._air = air
         self._caller = caller
         self.peer = peer
+        self.gone = air.line(caller.name.id, peer.name.id).gone
 
     async def exchange(self, path: str, body: bytes, end: float) -> Answer:
         return await self._air.carry(self._caller, self.peer.name.id, path, body, end)

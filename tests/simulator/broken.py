@@ -21,15 +21,16 @@ from keyhaul.link.protection import aes_gcm, otp
 from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.sender import SenderDirection
 from keyhaul.link.window import ReplayWindow
-from keyhaul.transport.messages.aaa import Grant, SignedGrant
+from keyhaul.transport.messages.aaa import Grant, SignedGrant, UsageChange
 from keyhaul.transport.messages.peer import BatchState
-from services.akms import cn_pool, combination, making, releasing, tracing
+from services.akms import accounting, cn_pool, combination, making, releasing, tracing
 from services.akms.changes import uncount
 from services.akms.errands import ErrandKind, Errands
 from services.akms.holding import Holding
 from services.akms.reconciling import Reconciling
 from services.akms.resolving import Resolving
-from services.ckms.relay import Relay, SendForward
+from services.ckms.effects import SendForward
+from services.ckms.relay import Relay
 from services.ukms import copies, opening
 from services.ukms.leases import Leased
 from services.ukms.opening import Opening
@@ -211,12 +212,12 @@ def label_kept() -> Iterator[None]:
     """A carrier KMS that sends a batch on under the label with which it came."""
     honest = Relay.forward
 
-    def forward(self: Relay, previous: str, request: Any, bits: bytes, now: float) -> list[Any]:
+    def forward(self: Relay, previous: str, request: Any, bits: bytes, now: float, *ready: Any) -> list[Any]:
         return [
             dataclasses.replace(effect, message=msgspec.structs.replace(effect.message, label=request.label))
             if isinstance(effect, SendForward)
             else effect
-            for effect in honest(self, previous, request, bits, now)
+            for effect in honest(self, previous, request, bits, now, *ready)
         ]
 
     with patch.object(Relay, "forward", forward):
@@ -240,6 +241,15 @@ def usage_recorded_twice() -> Iterator[None]:
 def usage_not_recorded() -> Iterator[None]:
     """An asker that releases without a usage record."""
     with patch.object(releasing, "note_release", lambda *arguments: None):
+        yield
+
+
+@contextmanager
+def foreign_word_believed() -> Iterator[None]:
+    """An AKMS that passes on what a UKMS says of keys without saying which one it was."""
+    honest = UsageChange
+
+    with patch.object(accounting, "UsageChange", lambda batch, change, key_ids, ukms: honest(batch, change, key_ids)):
         yield
 
 
@@ -376,6 +386,12 @@ VARIANTS = [
     Variant("label kept", label_kept, _calm(), frozenset({"blind"})),
     Variant("usage recorded twice", usage_recorded_twice, _calm(seconds=4.0), frozenset({"counted"})),
     Variant("usage not recorded", usage_not_recorded, _calm(seconds=4.0), frozenset({"counted"})),
+    Variant(
+        "foreign word believed",
+        foreign_word_believed,
+        _calm(liar=True, key_lifetime=12.0, guard=2.0, seconds=40.0),
+        frozenset({"counted"}),
+    ),
     Variant(
         "confirmation unchecked",
         confirmation_unchecked,

@@ -175,7 +175,7 @@ Step = Callable[[str], bool]
 
 
 class SimulatedStore:
-    """One process's way to its disk: `keyhaul.store.interface.Store`, and the calls of `aaa.database.Database`."""
+    """One process's way to its disk: `keyhaul.store.interface.Store`, and what AAA calls of its database."""
 
     def __init__(self, disk: Disk, chance: Random, step: Step) -> None:
         self._disk = disk

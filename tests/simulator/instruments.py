@@ -11,7 +11,7 @@ from keyhaul.link.pads import SenderPads
 from keyhaul.link.protection import aes_gcm
 from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.sender import SenderDirection
-from services.akms import making
+from services.akms import transferring
 from tests.simulator.oracle import Oracle
 
 
@@ -19,7 +19,7 @@ from tests.simulator.oracle import Oracle
 def watched(oracle: Oracle) -> Iterator[None]:
     """Let the oracle see what the services do, whatever version of them runs."""
     honest_cipher: Any = vars(aes_gcm)["AESGCM"]
-    protect: Any = vars(making)["protect"]
+    protect: Any = vars(transferring)["protect"]
     take, seal, accept = SenderPads.take, SenderDirection.seal, ReceiverDirection.open
 
     class Cipher:
@@ -62,7 +62,7 @@ def watched(oracle: Oracle) -> Iterator[None]:
             (SenderPads, "take", watched_take),
             (SenderDirection, "seal", watched_seal),
             (ReceiverDirection, "open", watched_open),
-            (making, "protect", watched_protect),
+            (transferring, "protect", watched_protect),
             (aes_gcm, "AESGCM", Cipher),
         ):
             patches.enter_context(patch.object(target, attribute, value))

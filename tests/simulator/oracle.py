@@ -328,13 +328,17 @@ class Oracle:
         recorded = self._recorded()
         problems = []
         for key in self.keys.values():
-            if self.excused(key) or self._lied_about(key):
+            home = self._site(key.master)
+            if self._lied_about(key) or any(
+                self._harmed_since(place, key.born) for place in self._places(key) - {home}
+            ):
                 continue
             state = recorded.get(key.key_id)
-            if state == "expired" and (key.batch in self.withdrawn_by_liar or self._stepped(key)):
-                continue  # its record at the AKMS may have ended first, so that what a UKMS says is taken as it comes
             if key.handed is not None and state != "delivered":
+                # Also where the store of its UKMS was lost: nobody can say any more that it was not handed out.
                 problems.append(("counted", f"{key.key_id} was delivered to {key.master}, AAA has {state}"))
+            elif self._harmed_since(home, key.born):
+                continue
             elif key.handed is None and state == "delivered" and not self._in_reserve(key):
                 copy = self.copy(self._site(key.master), key.key_id, "master", key.master)
                 if copy is not None and copy[0] in ("expired", "destroyed") and self._stepped(key):

@@ -35,9 +35,9 @@ from services.ckms.choice import PathChoice
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, PathLabel
 from services.ckms.forwarding import Path as CarrierPath
 from services.ckms.relay import Relay
-from services.ckms.role import SCHEMA as CKMS_SCHEMA
+from services.ckms.schema import SCHEMA as CKMS_SCHEMA
 from services.ukms.access import Akms, Deliveries
-from services.ukms.buffers import Policy
+from services.ukms.buffer import Policy
 from services.ukms.kme import Kme
 from services.ukms.metrics import Metrics
 from services.ukms.opening import Opening

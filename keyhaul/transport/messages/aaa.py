@@ -84,6 +84,8 @@ class UsageChange(msgspec.Struct, omit_defaults=True):
     change: str
     """`void` reverses the count of these keys; `expired` says that they were never fetched."""
     key_ids: list[UUID]
+    ukms: str = ""
+    """Service id of the UKMS by whose word it is, verified; empty from an AKMS of the release before."""
 
 
 class Usage(Message, kw_only=True):

@@ -107,12 +107,12 @@ def test_a_network_that_is_down_is_stopped_again(copy: Path) -> None:
 def test_an_interrupt_while_a_network_starts_in_the_background_stops_it(copy: Path) -> None:
     program = (
         "import os, sys, time\n"
-        "import keyhaul.command.network as network\n"
+        "import keyhaul.command.laboratory.background as laboratory\n"
         "def background(*arguments):\n"
         "    os.setsid()\n"
         "    os.write(arguments[-1], b'starting\\n')\n"
         "    time.sleep(60)\n"
-        "network._background = background\n"
+        "laboratory._background = background\n"
         "from keyhaul.command.main import run\n"
         "sys.exit(run(['network', 'up', sys.argv[1], '--detach']))\n"
     )

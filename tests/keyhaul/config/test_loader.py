@@ -12,6 +12,8 @@ from keyhaul.config.loader import ConfigurationError, load, parse_address, read,
 from keyhaul.config.problems import Problem
 from keyhaul.config.services import (
     CkmsConfig,
+    ControllerSection,
+    ControllerServerSection,
     IdentitySection,
     LinkSection,
     ListenSection,
@@ -56,6 +58,10 @@ def ckms(**changes: object) -> CkmsConfig:
     return CkmsConfig(**(fields | changes))  # type: ignore[arg-type]
 
 
+def steered_by(service: str) -> ControllerServerSection:
+    return ControllerServerSection(service=service, address="127.0.0.9:7443", statement_key="s.pem")
+
+
 def problems(config: CkmsConfig | QkdmConfig) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
         read(to_toml(config).encode(), type(config), Path("config.toml"))
@@ -63,7 +69,8 @@ def problems(config: CkmsConfig | QkdmConfig) -> list[str]:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    config = ckms(path=[PathSection(destination="ckms-9", rank=0, next="ckms-2", label="0123456789abcdef")])
+    path = PathSection(destination="ckms-9", rank=0, next="ckms-2", label="0123456789abcdef")
+    config = ckms(path=[path], controller=ControllerSection(server=[steered_by("controller-1")], hard_limit=60.0))
     (tmp_path / "config.toml").write_text(to_toml(config, "A comment\n\nin lines"))
     assert load(tmp_path / "config.toml", CkmsConfig) == config
 
@@ -181,6 +188,10 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         ({"link": [link(suites=["otp"])]}, '"aes-256-gcm" is not in suites'),
         ({"link": [link(address=None)]}, "address: missing"),
         ({"link": [link(neighbour="ukms-3")]}, "no neighbour of a ckms"),
+        ({"controller": ControllerSection(server=[])}, "[controller.server] missing"),
+        ({"controller": ControllerSection(server=[steered_by("ckms-1")])}, '"ckms-1" is not allowed (controller-NODE)'),
+        ({"controller": ControllerSection(server=[steered_by("controller-1")] * 2)}, "stands there 2 times"),
+        ({"controller": ControllerSection(server=[steered_by("controller-1")], hard_limit=0)}, "more than 0"),
         ({"link": [link(), link()]}, '[link] id: "1-2" stands there 2 times'),
         ({"link": [link(rate=0)]}, "rate: 0 is too little"),
         ({"link": [link(rotate_seconds=0.0)]}, "rotate_seconds: 0.0 is too little (more than 0)"),

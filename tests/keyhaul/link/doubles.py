@@ -225,6 +225,9 @@ class Wire:
         finally:
             self.expected -= 1
 
+    async def lost(self) -> None:
+        raise NotImplementedError
+
     async def peer_certificate(self) -> x509.Certificate | None:
         return None
 

@@ -629,3 +629,22 @@ async def test_the_module_is_looked_at_often_while_a_message_waits_for_pad(pair:
     assert (await ends.a.link._refill.fetch()).latest == QUICK.hungry
     ends.modules.stock = 1_000
     await waiting
+
+
+async def test_an_offer_brings_what_the_first_message_waits_for(pair: Maker) -> None:
+    """On a slow link keys come a few at a time: each offer costs two tags, and the message needs all of them."""
+    ends = await pair({"suites": ["otp"], "floor": "otp"})
+    await until(lambda: ends.a.link.status().outgoing.payload_available > 8192 - 640)
+    ends.modules.stock = 0
+    while ends.a.link.status().outgoing.payload_available > HUNGRY:
+        await ends.a.link.send(RELAY_FORWARD, forward(), bytes(100), deadline=5)
+    waiting = asyncio.create_task(ends.a.link.send(RELAY_FORWARD, forward(), bytes(600), deadline=5))
+    await until(lambda: ends.a.link._sealing.foremost(Stream.PAYLOAD) == 616)
+    lacking = 616 - ends.a.link.status().outgoing.payload_available
+    assert lacking > 256
+    ends.modules.stock = lacking // 32 - 1
+    for _ in range(3):
+        await ends.a.link._refill.fetch()
+    assert ends.modules.stock == lacking // 32 - 1
+    ends.modules.stock = lacking // 32 + 1
+    await waiting

@@ -7,20 +7,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
-from keyhaul.link.session import (
-    Acquaintance,
-    Initiator,
-    LinkEnd,
-    NoCommonSuite,
-    NotAuthentic,
-    Proposal,
-    Repeated,
-    Responder,
-    Session,
-    SessionRefused,
-    is_of,
-    wake,
-)
+from keyhaul.link.handshake import LinkEnd, NoCommonSuite, NotAuthentic, Repeated, SessionRefused
+from keyhaul.link.session import Acquaintance, Initiator, Proposal, Responder, Session, is_of, wake
 from keyhaul.transport.messages.link import DirectionReport, Establish, Established, SignedHello
 
 ONE = MLDSA65PrivateKey.from_seed_bytes(b"1" * 32)

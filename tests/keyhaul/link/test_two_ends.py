@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 
 from keyhaul.keys.material import KeyMaterial
 from keyhaul.link.channel import Channel, MalformedMessage, UnknownSession
+from keyhaul.link.handshake import LinkEnd
 from keyhaul.link.pads import Block, PadShortage, PadSpent, SenderPads
 from keyhaul.link.protection.interface import AuthenticationFailed, Rotation
 from keyhaul.link.protection.registry import PROTECTIONS
 from keyhaul.link.receiver import OfferRefused, ReceiverDirection
 from keyhaul.link.record import DirectionState, Record, Side
 from keyhaul.link.sender import SenderDirection
-from keyhaul.link.session import Acquaintance, Initiator, LinkEnd, Proposal, Responder, Session
+from keyhaul.link.session import Acquaintance, Initiator, Proposal, Responder, Session
 from keyhaul.link.window import Replayed
 from keyhaul.transport.messages.link import LinkControl, LinkControlReply, Sealed, Stream
 
@@ -210,7 +211,7 @@ class World:
         self.oracle.sent[clear] = secret
         self.wire[index].append(sealed)
         if self.random.random() < 0.5:
-            sender.outgoing.finished(flight, accepted=False)
+            sender.outgoing.flights.finished(flight, accepted=False)
         return True
 
     def deliver(self, index: int, which: int, damage: int = 0) -> bool:
@@ -249,7 +250,7 @@ class World:
             sealed, flight = outgoing.seal("c", msgspec.json.encode(message), b"", Stream.CONTROL, 0.0, own=True)
         except PadShortage:
             return False
-        outgoing.finished(flight, accepted=False)
+        outgoing.flights.finished(flight, accepted=False)
         if lost == 1:
             return False
         try:
@@ -290,7 +291,7 @@ class World:
             )
         except PadShortage:
             return False
-        receiver.outgoing.finished(reply_flight, accepted=False)
+        receiver.outgoing.flights.finished(reply_flight, accepted=False)
         if lost == 2:
             return False
         reply = msgspec.json.decode(answer.clear, type=LinkControlReply)
@@ -305,7 +306,7 @@ class World:
             return False
         except REFUSALS:
             return False
-        outgoing.finished(flight, accepted=True)
+        outgoing.flights.finished(flight, accepted=True)
         return self._commit(sender, outgoing.answered(message, reply))
 
     def heal(self) -> None:

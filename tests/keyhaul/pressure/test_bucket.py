@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from keyhaul.pressure.bucket import LONGEST_WAIT, Meter, TokenBucket
-from keyhaul.pressure.promises import GRACE, MAXIMUM, Promises
+from keyhaul.pressure.promises import GRACE, MAXIMUM
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
@@ -128,18 +128,14 @@ def test_nothing_is_promised_for_later_than_the_longest_wait_and_to_a_bounded_nu
     assert len(many._promised) == MAXIMUM
 
 
-def test_promises_are_bounded_and_taken_up_once_when_they_are_due() -> None:
-    promises = Promises()
-    for number in range(2 * MAXIMUM):
-        promises.add(1.0, 1.0 + number)
-    assert len(promises) == MAXIMUM
-    assert promises.total(0.0) == MAXIMUM
-    promises = Promises()
-    promises.add(2.0, 7.0)
-    promises.add(3.0, 5.0)
-    assert not promises.redeem(3.0, 4.0)
-    assert not promises.redeem(2.0, 5.0)
-    assert promises.redeem(3.0, 5.0)
-    assert promises.redeem(2.0, 7.0)
-    assert not promises.redeem(2.0, 7.0)
-    assert promises.total(7.0) == 0.0
+def test_who_comes_early_cannot_take_what_is_kept_for_another() -> None:
+    meter = Meter(10.0, 10.0, 0.0)
+    meter.take("empties it", 10, 0.0)
+    first = meter.take("first", 10, 0.0)
+    second = meter.take("second", 10, 0.0)
+    assert (first, second) == pytest.approx((1.0, 2.0))
+    assert meter.take("second", 10, 1.0) == pytest.approx(1.0)
+    assert meter.take("a third", 10, 1.0) == pytest.approx(2.0)
+    assert meter.take("first", 10, 1.0) == 0.0
+    assert meter.take("a fourth", 5, 1.9) > 0
+    assert meter.take("second", 10, 2.0) == 0.0

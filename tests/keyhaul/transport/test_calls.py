@@ -335,6 +335,25 @@ async def test_a_restarted_server_is_dialled_again(house: House) -> None:
     await channel.call(PEER_QUERY, Query(batches=[]), deadline=5)
 
 
+async def test_a_lost_connection_is_told_to_whoever_waits_for_that(house: House) -> None:
+    listener = await house.listener(B, querying())
+    address = listener.address
+    channel = await house.channel(A, B, address)
+    await channel.call(PEER_QUERY, Query(batches=[]), deadline=5)
+    lost = asyncio.create_task(channel.lost())
+    await channel.call(PEER_QUERY, Query(batches=[]), deadline=5)
+    assert not lost.done()
+    await listener.close()
+    await asyncio.wait_for(lost, 5)
+    await asyncio.wait_for(channel.lost(), 5)  # where none stands there is nothing to wait for
+    await house.listener(B, querying(), address=address)
+    await house.until(lambda: channel.connected)
+    again = asyncio.create_task(channel.lost())
+    former = channel.redial()
+    await asyncio.wait_for(again, 5)
+    await former
+
+
 async def test_a_closing_listener_lets_handlers_finish_and_their_answers_out(house: House) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 

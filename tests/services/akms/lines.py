@@ -14,6 +14,9 @@ from services.akms.cn_pool import MakerPool
 DISTANCE = 0.01
 """Seconds that a hop takes beyond what its rate says."""
 
+TAG_BYTES = 16
+"""Bytes of pad that a hop uses for a batch beside its bits."""
+
 Rate = Callable[[float], float]
 """Bytes per second at a time."""
 
@@ -40,6 +43,9 @@ class Line:
     hops: list[Rate]
     pool: MakerPool
     losses: Callable[[float], bool] = lambda now: False
+    """Whether what is sent at a time is lost at the far end, and news of it comes back."""
+    silence: Callable[[float], bool] = lambda now: False
+    """Whether what would arrive at a time is lost, and nobody hears of it."""
     now: float = 0.0
     sent: list[tuple[float, int]] = field(default_factory=list)
     """When each batch was sent, and its bytes of CN key."""
@@ -66,6 +72,11 @@ class Line:
         self._serve()
         if ticket in self._asked:
             self.waited.append(self.now)
+        self._send(self.pool.plan(self.now))
+
+    def doubt(self) -> None:
+        """The peer's connection is gone."""
+        self.pool.doubt(self.now)
         self._send(self.pool.plan(self.now))
 
     def run(self, until: float) -> None:
@@ -96,17 +107,19 @@ class Line:
     def _send(self, batches: list[CnBatch]) -> None:
         for batch in batches:
             self.sent.append((self.now, batch.usable))
-            deadline = self.now + self.pool.patience(batch.name, self.now)
+            deadline = self.now + self.pool.useful(batch.name, self.now)
             at, arrived = self.now, not self.losses(self.now)
             for number, rate in enumerate(self.hops):
                 begin = max(at, self._free[number])
-                end = begin + len(batch.bits) / rate(begin)
+                end = begin + (len(batch.bits) + TAG_BYTES) / rate(begin)
                 if end + DISTANCE > deadline:
                     if number:
                         self.wasted.append((self.now, batch.usable))
                     at, arrived = deadline, False
                     break
                 self._free[number], at = end, end + DISTANCE
+            if arrived and self.silence(at):
+                continue
             self._count += 1
             heapq.heappush(self._events, (at, self._count, batch, arrived))
 

@@ -12,7 +12,7 @@ from keyhaul.config.services import PoolSection
 from keyhaul.transport.messages.peer import CnRange
 from services.akms.cn_batch import CnBatch, UsedBits
 from services.akms.cn_path import FIRST_PATIENCE
-from services.akms.cn_pool import LONGEST_WAIT, SHORTEST_WAIT, MakerPool
+from services.akms.cn_pool import LONGEST_WAIT, LOST_SECONDS, SHORTEST_WAIT, MakerPool
 from services.akms.cn_store import LONELY_SECONDS, CnStore, RefusedBatch, UnknownBits
 
 SETTINGS = PoolSection(minimum=512, maximum=8192, horizon=4.0, batches=[512, 4096])
@@ -157,9 +157,74 @@ def test_what_nobody_confirms_is_burned_in_time() -> None:
     (batch, *_) = pool.plan(0.0)
     store.announce("akms-2", batch.name, len(batch.bits), "gold", 0.0)
     store.deliver("f" * 32, bytes(64), 0.0)
-    assert pool.expire(FIRST_PATIENCE - 0.1) == 0
-    assert pool.expire(FIRST_PATIENCE) >= 1
     assert store.expire(LONELY_SECONDS) == 2
+    assert pool.expire(LOST_SECONDS - 0.1) == 0
+    assert pool.knows(batch.name)
+    assert pool.expire(LOST_SECONDS) >= 1
+    assert not pool.knows(batch.name)
+    assert batch.bits.reveal() == bytes(len(batch.bits))
+
+
+def test_what_comes_late_is_used_all_the_same() -> None:
+    """Patience ends, another batch goes in its place, and both arrive: neither is burned."""
+    pool, store = pool_with(PoolSection(minimum=0, maximum=0, batches=[512])), CnStore()
+    first, second = pool.ask(100, 0.0), pool.ask(500, 0.0)
+    late, *_ = pool.plan(0.0)
+    assert pool.expire(FIRST_PATIENCE) == 0
+    assert (pool.troubled, pool.in_flight) == (True, 0)
+    again, *_ = pool.plan(FIRST_PATIENCE)
+    assert again is not late
+    bring(pool, store, late, FIRST_PATIENCE + 1.0)
+    assert not pool.troubled
+    assert [ticket for ticket, _ in pool.serve(FIRST_PATIENCE + 1.0)] == [first]
+    bring(pool, store, again, FIRST_PATIENCE + 2.0)
+    ((ticket, taken),) = pool.serve(FIRST_PATIENCE + 2.0)
+    assert ticket == second
+    assert {part.batch for part in taken.ranges} == {late.name, again.name}
+    assert store.take("akms-2", "gold", taken.ranges) == taken.bits
+
+
+def test_what_is_said_to_have_failed_and_comes_all_the_same_is_used() -> None:
+    """A node on the way lost its neighbour just after the batch had passed."""
+    pool, store = pool_with(PoolSection(minimum=0, maximum=0, batches=[512])), CnStore()
+    pool.ask(100, 0.0)
+    (batch,) = pool.plan(0.0)
+    pool.failed(batch.name, 0.1)
+    bring(pool, store, batch, 0.2)
+    ((_, taken),) = pool.serve(0.2)
+    assert store.take("akms-2", "gold", taken.ranges) == taken.bits
+
+
+def test_when_the_peer_is_away_nobody_waits_for_what_was_sent_before() -> None:
+    """Its connection is gone, and maybe its process: others are sent as soon as they can be."""
+    pool = pool_with(PoolSection(minimum=0, maximum=0, batches=[512]))
+    pool.ask(1000, 0.0)
+    sent = pool.plan(0.0)
+    assert not pool.plan(0.1)
+    pool.doubt(0.2)
+    assert not pool.in_flight
+    again = pool.plan(0.2)
+    assert again
+    assert not {batch.name for batch in again} & {batch.name for batch in sent}
+    assert [pool.useful(batch.name, 0.2) for batch in sent] == [0.0, 0.0]
+
+
+def test_when_the_peer_is_back_the_next_attempt_is_at_once() -> None:
+    """However long its absence has made the pauses between attempts."""
+    pool = pool_with(PoolSection(minimum=0, maximum=0, batches=[512]))
+    pool.ask(100, 0.0)
+    now = 0.0
+    for _ in range(12):
+        now = max(now, pool.wake_at(now) if not pool.plan(now) else now)
+        for name in [batch for batch in pool._batches if pool._path.waits_for(batch)]:
+            pool.failed(name, now)
+    assert not pool.plan(now + 0.5)
+    pool.hope()
+    (batch,) = pool.plan(now + 0.5)
+    pool.failed(batch.name, now + 0.5)
+    assert pool.troubled
+    assert not pool.plan(now + 0.5)
+    assert pool.plan(now + 0.6)
 
 
 def test_names_and_lengths_are_checked() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -15,7 +16,7 @@ from keyhaul.transport.messages.base import ServiceError
 from keyhaul.transport.messages.peer import Withdraw
 from keyhaul.transport.operations import ACCESS_WITHDRAW, PEER_TRANSFER
 from services.akms.service import Terms
-from tests.services.akms.town import WARM, Town, until
+from tests.services.akms.town import WARM, MemoryCalls, Town, until
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,41 @@ async def test_a_restarted_asker_gets_fresh_cn_bits(tmp_path: Path, service_clas
     await town.close()
 
 
+async def test_bits_that_a_restarted_asker_lacks_are_told_once(tmp_path: Path) -> None:
+    """Each of the requests under way was handed some of them."""
+    town = Town(tmp_path, Terms(pool=WARM))
+    town.aaa.service_class = "gold"
+    await town.open()
+    await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"])
+    await town.settled("sae-1a", ["sae-2a"])
+    await town.a.restart()
+    await asyncio.gather(*(town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"]) for _ in range(8)))
+    assert town.log.count("peer.transfer") > 9
+    assert town.b.process.alarms.count("cn-bits-unknown") == 1
+    await town.settled("sae-1a", ["sae-2a"])
+    await town.close()
+
+
+async def test_bits_under_way_are_not_waited_for_when_a_connection_ends(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They vanished with a process, and no carrier node says so: patience would last for five seconds."""
+
+    def vanish(bits: bytes) -> bytes:
+        raise asyncio.CancelledError
+
+    gone: list[bool] = []
+    monkeypatch.setattr(MemoryCalls, "connected", property(lambda calls: not gone))
+    town.carrier += [vanish]
+    asking = asyncio.create_task(town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"]))
+    await until(lambda: town.submitted)
+    gone.append(True)
+    await until(lambda: len(town.submitted) > 1, 2)
+    gone.clear()
+    await asyncio.wait_for(asking, 2)
+    await town.settled("sae-1a", ["sae-2a"])
+
+
 @pytest.mark.parametrize("node", ["akms-1", "akms-2"])
 async def test_a_death_between_any_two_steps(tmp_path: Path, node: str) -> None:
     """Each run dies one step later than the one before, until a request goes through unharmed."""
@@ -105,6 +141,48 @@ async def test_a_death_between_any_two_steps(tmp_path: Path, node: str) -> None:
         if alive:
             return
     raise AssertionError("a request takes more steps than the test foresees")
+
+
+async def a_request_under_way(town: Town) -> asyncio.Task[list[UUID]]:
+    """A request that its maker took on and cannot finish: the slave's UKMS is away. Its time is a minute."""
+    town.ukms["ukms-2"].away = True
+    asking = asyncio.create_task(town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], seconds=60))
+    await until(lambda: town.b.service.making.under_way and town.log.count("delivery.push") > 1)
+    return asking
+
+
+async def test_when_a_maker_dies_its_askers_hear_of_it_at_once(town: Town) -> None:
+    asking = await a_request_under_way(town)
+    await town.b.stop()
+    with pytest.raises(ServiceError, match="unreachable"):
+        await asyncio.wait_for(asking, 5)
+    town.ukms["ukms-2"].away = False
+    await town.b.start()
+    await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"])
+    await town.settled("sae-1a", ["sae-2a"])
+
+
+async def test_a_maker_that_began_anew_makes_what_the_process_before_had_taken_on(town: Town) -> None:
+    asking = await a_request_under_way(town)
+    noticed, town.b.died = town.b.died, asyncio.Event()
+    await town.b.restart()
+    noticed.set()
+    town.ukms["ukms-2"].away = False
+    key_ids = await asyncio.wait_for(asking, 5)
+    await town.settled("sae-1a", ["sae-2a"])
+    assert set(town.ukms["ukms-1"].usable("master", "sae-1a")) == set(key_ids)
+
+
+async def test_a_maker_that_lives_makes_once_however_often_the_connection_is_lost(town: Town) -> None:
+    asking = await a_request_under_way(town)
+    for asked in (2, 3, 4):
+        town.b.died.set()
+        town.b.died.clear()
+        await until(lambda asked=asked: town.log.count("peer.request") == asked)  # type: ignore[misc]
+    town.ukms["ukms-2"].away = False
+    await asyncio.wait_for(asking, 5)
+    await town.settled("sae-1a", ["sae-2a"])
+    assert len({push.batch for push in town.ukms["ukms-2"].pushed}) == 1
 
 
 @pytest.mark.parametrize("slaves", [["sae-11a"], ["sae-2a", "sae-11a"]])
@@ -255,7 +333,7 @@ async def test_a_makers_record_that_ends_during_the_transfer_fails_nothing(town:
     async def then_purge(peer: Peer, message: Any) -> Any:
         answer = await handler(peer, message)
         town.b.ahead = 200_000.0
-        await town.b.service.reconciling.purge()
+        await town.b.service.endings.purge()
         return answer
 
     town.a.routes._routes[PEER_TRANSFER.path] = type(route)(route.operation, route.request, then_purge)

@@ -95,7 +95,7 @@ async def as_maker(town: Town, transfer: Transfer) -> ErrorCode:
 
 async def test_numbers_beyond_all_bounds_are_refused(town: Town) -> None:
     request, asking = await asked(town)
-    digest = town.a.service.asking._open[request.request].key.digest
+    digest = town.a.service.requesting._open[request.request].key.digest
     assert await as_maker(town, transfer_to(request, kem_key_digest=digest, lifetime_ms=HUGE)) is ErrorCode.MALFORMED
     with pytest.raises(ServiceError):
         await asking
@@ -121,7 +121,7 @@ async def test_a_huge_remaining_time_is_cut(town: Town) -> None:
 @pytest.mark.parametrize("batch", ["", "x", "f" * 31, "F" * 32, "f" * 10_000])
 async def test_a_batch_has_a_name_that_all_others_take(town: Town, batch: str) -> None:
     request, asking = await asked(town)
-    digest = town.a.service.asking._open[request.request].key.digest
+    digest = town.a.service.requesting._open[request.request].key.digest
     assert await as_maker(town, transfer_to(request, kem_key_digest=digest, batch=batch)) is ErrorCode.MALFORMED
     with pytest.raises(ServiceError) as refusal:
         await town.to_akms(name("akms-2"), town.b.certificate, "akms-1", PEER_VOID, VoidKeys(batch=batch))
@@ -154,7 +154,7 @@ async def test_a_transfer_under_the_name_of_another_batch_releases_nothing(town:
     """A maker knows names of batches that this AKMS makes for it."""
     mine = prepared(part)
     await town.a.store.write(lambda c: batches.record(c, mine))
-    releases = town.a.service.asking._receiving._releases
+    releases = town.a.service.requesting._receiving._releases
     other = prepared(Part.ASKER, id=mine.id)
     with pytest.raises(batches.BatchConflict):
         await releases.release(other, bytes(32), {})
@@ -415,7 +415,7 @@ async def test_a_store_lost_beside_the_master_before_release_voids_the_batch(tow
     town.ukms["ukms-11"].new_store()
     await town.ukms["ukms-11"].report()
     await until(lambda: not town.a.service.reconciling._replacing)
-    releases = town.a.service.asking._receiving._releases
+    releases = town.a.service.requesting._receiving._releases
     with pytest.raises(batches.BatchConflict):
         await releases.release(batch, bytes(32), {"ukms-11": "0" * 32})
 

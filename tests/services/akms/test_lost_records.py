@@ -311,7 +311,7 @@ async def test_what_this_process_asked_for_itself_needs_no_search(town: Town) ->
 
 async def test_no_transfer_is_taken_while_its_batch_is_being_voided(town: Town) -> None:
     request, asking = await asked(town)
-    digest = town.a.service.asking._open[request.request].key.digest
+    digest = town.a.service.requesting._open[request.request].key.digest
     transfer = transfer_to(request, kem_key_digest=digest)
     other, go = town.ukms["ukms-11"], asyncio.Event()
     handle = other.handle

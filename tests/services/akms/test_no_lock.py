@@ -127,7 +127,7 @@ async def test_with_one_account_for_all_kinds_they_lock(town: Town) -> None:
     """What the separate credits are for: each holds the credit that the other's answer needs."""
     for node in (town.a, town.b):
         account = OneAccount(1)
-        for part in (node.service, node.service.asking, node.service.making):
+        for part in (node.service.serving, node.service.asking, node.service.requesting, node.service.making):
             part._credits = account
         other = "akms-2" if node is town.a else "akms-1"
         node.service.asking._gates = {other: OneAccountGate(account, other)}

@@ -59,6 +59,14 @@ async def test_saes_of_one_contract_share_its_rate_and_other_contracts_have_thei
     assert refused(of, grant(contract="", rate=0.0, burst=0), 10_000, 0.0) == 0
 
 
+async def test_what_one_sae_was_told_to_come_back_for_is_not_anothers_of_the_contract(grant: Any) -> None:
+    of = rates()
+    assert refused(of, grant(), 20, 0.0) == 0
+    assert refused(of, grant(), 20, 0.0) == pytest.approx(2.0)
+    assert refused(of, grant("sae-1b"), 20, 2.5) > 0
+    assert refused(of, grant(), 20, 2.5) == 0
+
+
 async def test_keys_that_were_not_delivered_are_given_back(grant: Any) -> None:
     of = rates()
     of.take(grant(), 20, 0.0)
@@ -109,7 +117,7 @@ async def test_one_contract_at_full_speed_leaves_another_its_turn(tmp_path: Path
     async with asyncio.timeout(5):
         await town.ukms["ukms-1"].ask("sae-1b", ["sae-2b"])
         await asyncio.gather(*names.values())
-    assert town.a.service.asking.under_way == {"asking": 0, "queued": 0}
+    await until(lambda: town.a.service.asking.under_way == {"asking": 0, "queued": 0})
     await town.close()
 
 

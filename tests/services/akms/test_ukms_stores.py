@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from keyhaul.config.services import StoreSection
+from keyhaul.keys.states import KeyState
 from keyhaul.store.embedded import EmbeddedStore
 from keyhaul.store.interface import Schema, StoreUnavailable
+from keyhaul.transport.messages.aaa import Revocation
 from keyhaul.transport.messages.access import Report, Reported
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
-from keyhaul.transport.messages.peer import Voided
-from keyhaul.transport.operations import ACCESS_REPORT
+from keyhaul.transport.messages.peer import Voided, VoidKeys
+from keyhaul.transport.operations import ACCESS_REPORT, DELIVERY_PUSH, PEER_VOID
+from services.akms.batches import find
 from services.akms.pace import Pace
 from services.akms.stores import GREATEST, Known, UkmsStores
-from services.akms.tables import SCHEMA, store_of
-from tests.services.akms.town import Town, Ukms, until
+from services.akms.tables import SCHEMA, UKMS_STORES, USAGE, store_of
+from tests.services.akms.town import Town, Ukms, name, until
 
 UKMS = "ukms-1"
 ONE, TWO, THREE = "1" * 32, "2" * 32, "3" * 32
@@ -176,6 +180,9 @@ async def test_a_store_of_the_release_before_knows_what_it_knew(tmp_path: Path) 
     store = await opened(tmp_path)
 
     def as_before(connection: Connection) -> None:
+        connection.execute(text("ALTER TABLE usage DROP COLUMN ukms"))
+        line = "('expired', 'b', '', 0, x'00', 0, false)"
+        connection.execute(text(f"INSERT INTO usage (kind, batch, grant, size, key_ids, at, refused) VALUES {line}"))
         connection.execute(text("DROP TABLE ukms_stores"))
         connection.execute(text("CREATE TABLE ukms_stores (ukms VARCHAR(64) PRIMARY KEY, store VARCHAR(32) NOT NULL)"))
         connection.execute(text("INSERT INTO ukms_stores VALUES (:ukms, :store)"), {"ukms": UKMS, "store": ONE})
@@ -189,7 +196,91 @@ async def test_a_store_of_the_release_before_knows_what_it_knew(tmp_path: Path) 
     stores.told(UKMS, 4)
     await stores.flush()
     assert (await again(store)).known(UKMS) == Known(ONE, 4)
+    assert await store.read(lambda c: c.execute(select(USAGE.c.batch, USAGE.c.ukms)).all()) == [("b", "")]
     await store.close()
+
+
+async def on_their_way(town: Town, number: int = 4) -> tuple[str, list[UUID]]:
+    """A batch that the master's UKMS has, which the AKMS does not know: no answer to a push arrives."""
+    master = town.ukms[UKMS]
+    handle = master.handle
+
+    async def silent(operation: Any, request: Any, secret: bytes) -> Any:
+        answer = await handle(operation, request, secret)
+        if operation is DELIVERY_PUSH and request.for_master:
+            raise ServiceError(ErrorCode.UNREACHABLE)
+        return answer
+
+    master.handle = silent  # type: ignore[method-assign]
+    ids = await master.ask("sae-1a", ["sae-2a"], number)
+    await until(lambda: town.records)
+    (batch,) = town.records
+    assert await state_of(town, batch) is KeyState.RELEASED
+    master.issue("sae-1a", ids[:1])
+    return batch, ids
+
+
+async def state_of(town: Town, batch: str) -> KeyState:
+    found = await town.a.store.real.read(lambda connection: find(connection, batch))
+    assert found is not None
+    return found.state
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_may_have_been_handed_out_before_the_masters_store_was_lost_stays(
+    town: Town, restarted: bool
+) -> None:
+    """It is not pushed to the new store, nothing of it is void, and slaves may fetch what masters got."""
+    batch, ids = await on_their_way(town)
+    master, slave = town.ukms[UKMS], town.ukms["ukms-2"]
+    copies = slave.usable("slave", "sae-2a")
+    master.new_store()
+    await master.report()
+    assert await state_of(town, batch) is KeyState.DESTROYED
+    if restarted:
+        await town.a.restart()
+    pushed = len(master.pushed)
+    town.aaa.revocations.append(Revocation(serial=1, master="sae-1a"))
+    await until(lambda: master.revoked)
+    await master.report()
+    town.a.service.returned(UKMS)
+    reply = await town.to_akms(
+        name("akms-2"), town.b.certificate, "akms-1", PEER_VOID, VoidKeys(batch=batch, key_ids=ids)
+    )
+    assert (reply.voided, set(reply.issued)) == ([], set(ids))
+    assert await town.a.service.accounting.flush()
+    assert len(master.pushed) == pushed
+    assert set(copies) == set(ids)
+    assert slave.usable("slave", "sae-2a") == copies
+    assert not town.aaa.void | town.aaa.expired
+    assert town.records[batch][1] == set(ids)
+
+
+@pytest.mark.parametrize("when", [1, 2])
+async def test_a_new_identity_and_what_follows_for_batches_are_one_transaction(town: Town, when: int) -> None:
+    """The AKMS dies before or after the write: the other half is never missing."""
+    batch, _ = await on_their_way(town)
+    master = town.ukms[UKMS]
+    master.new_store()
+    master.away = True
+    town.a.die_at = town.a.steps + when
+    report = asyncio.create_task(master.report())
+    await town.a.died.wait()
+    known = (await again(town.a.store.real)).known(UKMS).store
+    assert (known == master.store) is (await state_of(town, batch) is KeyState.DESTROYED)
+    report.cancel()
+    await asyncio.gather(report, return_exceptions=True)
+    master.away = False
+    await town.a.restart()
+    assert await state_of(town, batch) is KeyState.DESTROYED
+
+
+async def test_the_first_identity_of_a_ukms_ends_nothing(town: Town) -> None:
+    """As after an upgrade, or where the AKMS lost its own memory of it."""
+    batch, _ = await on_their_way(town)
+    await town.a.store.real.write(lambda connection: connection.execute(UKMS_STORES.delete()))
+    await town.a.restart()
+    assert await state_of(town, batch) is KeyState.RELEASED
 
 
 def test_what_is_left_out_is_told_by_nobody() -> None:

@@ -20,9 +20,9 @@ from services.akms.tables import BATCHES, USAGE
 from tests.services.akms.town import Town, until
 
 
-async def withdraw(town: Town, batch: str, key_ids: list[UUID]) -> None:
-    """The master's UKMS says that keys expired."""
-    await town.ukms["ukms-1"].up(ACCESS_WITHDRAW, Withdraw(batch=batch, key_ids=key_ids))
+async def withdraw(town: Town, batch: str, key_ids: list[UUID], ukms: str = "ukms-1") -> None:
+    """A UKMS, as a rule the master's, says that keys expired."""
+    await town.ukms[ukms].up(ACCESS_WITHDRAW, Withdraw(batch=batch, key_ids=key_ids))
 
 
 async def rows(town: Town, table: str) -> int:
@@ -47,7 +47,7 @@ async def test_keys_that_expire_are_told_to_aaa_once(town: Town, ahead: float) -
     while not await issued(town):
         await asyncio.sleep(0)
     if ahead:
-        await town.a.service.reconciling.purge()
+        await town.a.service.endings.purge()
         assert await rows(town, "batches") == 0
     for _ in range(2):
         await withdraw(town, batch, ids[:3])
@@ -63,7 +63,7 @@ async def test_a_withdrawal_while_aaa_is_away_comes_after_the_record(town: Town)
     ids = await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], 2)
     batch = town.ukms["ukms-1"].pushed[-1].batch
     town.a.ahead = 200_000.0
-    await town.a.service.reconciling.purge()
+    await town.a.service.endings.purge()
     await withdraw(town, batch, ids)
     await town.a.restart()
     town.aaa.away = False
@@ -97,7 +97,7 @@ async def test_what_a_ukms_says_of_keys_tells_that_it_got_them(town: Town, word:
         await until(lambda: town.aaa.expired == set(ids[1:]))
     assert await issued(town)
     town.a.ahead = 200_000.0
-    await town.a.service.reconciling.purge()
+    await town.a.service.endings.purge()
     assert await rows(town, "batches") == 0
     await town.a.service.accounting.flush()
     assert ids[0] not in town.aaa.expired
@@ -111,15 +111,43 @@ async def test_a_withdrawal_of_what_never_was_is_refused_by_aaa_and_holds_up_not
     assert not town.aaa.expired
 
 
-async def test_a_ukms_cannot_fill_the_store_with_withdrawals(town: Town) -> None:
+async def test_a_ukms_has_no_say_about_keys_of_another(town: Town) -> None:
+    """It knows the batch's name and its keys' IDs, and waits until the AKMS has no record of it any more."""
+    ids = await town.ukms["ukms-1"].ask("sae-1a", ["sae-11a", "sae-2a"], 3)
+    await until(lambda: town.records)
+    (batch,) = town.records
+    while not await issued(town):
+        await asyncio.sleep(0)
+    town.a.ahead = 200_000.0
+    await town.a.service.endings.purge()
+    await withdraw(town, batch, ids, "ukms-11")
+    await until(lambda: "usage-refused" in town.a.process.alarms)
+    assert not town.aaa.expired
+    await withdraw(town, batch, ids[:1])
+    await until(lambda: town.aaa.expired == set(ids[:1]))
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+async def test_a_ukms_fills_no_more_than_its_own_share_with_withdrawals(town: Town, waiting: bool) -> None:
+    """What waits for AAA has no more come beside it; what AAA has refused gives way, the oldest first."""
+    liar = "ukms-11"
     for batch, key_ids in (("x", [uuid4()]), (identifier(), []), (identifier(), [uuid4()] * 1025)):
         with pytest.raises(ServiceError) as malformed:
-            await withdraw(town, batch, key_ids)
+            await withdraw(town, batch, key_ids, liar)
         assert malformed.value.code is ErrorCode.MALFORMED
-    line = {"kind": "expired", "grant": "", "size": 0, "key_ids": uuid4().bytes, "at": 0.0, "refused": True}
-    many = [{**line, "batch": identifier()} for _ in range(MAXIMUM_UNKNOWN)]
+    town.aaa.away = True
+    line = {"kind": "expired", "grant": "", "ukms": liar, "size": 0, "key_ids": uuid4().bytes, "at": 0.0}
+    many = [{**line, "batch": f"{number:032x}", "refused": not waiting} for number in range(MAXIMUM_UNKNOWN)]
     await town.a.store.real.write(lambda c: c.execute(USAGE.insert(), many))
-    with pytest.raises(ServiceError) as busy:
-        await withdraw(town, identifier(), [uuid4()])
-    assert busy.value.code is ErrorCode.BUSY
+    if waiting:
+        with pytest.raises(ServiceError) as busy:
+            await withdraw(town, identifier(), [uuid4()], liar)
+        assert busy.value.code is ErrorCode.BUSY
+    else:
+        await withdraw(town, identifier(), [uuid4()], liar)
+        oldest = select(func.min(USAGE.c.batch)).where(USAGE.c.ukms == liar, USAGE.c.refused)
+        assert await town.a.store.real.read(lambda c: c.execute(oldest).scalar_one()) == f"{1:032x}"
+    assert "withdrawals-waiting" in town.a.process.alarms
     assert await rows(town, "usage") == MAXIMUM_UNKNOWN
+    await withdraw(town, identifier(), [uuid4()], "ukms-1")
+    assert await rows(town, "usage") == MAXIMUM_UNKNOWN + 1

@@ -263,6 +263,9 @@ class MemoryCalls:
         finally:
             self._town.expected[between] -= 1
 
+    async def lost(self) -> None:
+        await self._town.akms[self._peer.id].died.wait()
+
     async def peer_certificate(self) -> x509.Certificate | None:
         return self._town.akms[self._peer.id].certificate
 
@@ -526,6 +529,8 @@ class Aaa:
         self.void: set[UUID] = set()
         self.expired: set[UUID] = set()
         self.refused_slaves: set[str] = set()
+        self.ukms_of: dict[str, str] = {}
+        """The master's, by grant."""
         self.names: list[str] = []
         """Of requests for grants."""
         self.terms: dict[str, Any] = {}
@@ -559,7 +564,10 @@ class Aaa:
         for change in request.changes:
             if change.batch not in self.records:
                 raise ServiceError(ErrorCode.NOT_PERMITTED)
-            assert set(change.key_ids) <= self.records[change.batch][1]
+            grant, key_ids = self.records[change.batch]
+            if change.ukms not in ("", self.ukms_of[grant]):
+                raise ServiceError(ErrorCode.NOT_PERMITTED)
+            assert set(change.key_ids) <= key_ids
             (self.void if change.change == "void" else self.expired).update(change.key_ids)
         return Recorded()
 
@@ -585,6 +593,7 @@ class Aaa:
             "epoch": self.epoch,
             "target_kme": "kme",
         }
+        self.ukms_of[fields["id"]] = ukms
         return Grant(**{**fields, **self.terms, **self.terms_of.get(master, {}), **changed})
 
 

@@ -29,7 +29,7 @@ from services.ckms.choice import PathChoice
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
 from services.ckms.relay import Relay
 
-IN, HERE, OUT, DETOUR = (PathLabel(character * 16) for character in "abcd")
+IN, HERE, OUT, DETOUR, AROUND = (PathLabel(character * 16) for character in "abcde")
 BITS = b"bits that are gone when the transport took them"
 
 
@@ -145,6 +145,9 @@ class FakeAkms:
     def expecting(self) -> AbstractContextManager[None]:
         raise AssertionError("the carrier waits for answers of its AKMS, not for messages")
 
+    async def lost(self) -> None:
+        raise AssertionError("the carrier waits for answers of its AKMS, not for messages")
+
     async def peer_certificate(self) -> None:
         return None
 
@@ -160,7 +163,11 @@ class Bench:
         self.akms = FakeAkms()
         table = ForwardingTable("ckms-2", self.links.links, delivers=True)
         table.replace(
-            [Entry(IN, "ckms-1", Hop("ckms-3", OUT)), Entry(HERE, "ckms-1", None)],
+            [
+                Entry(IN, "ckms-1", Hop("ckms-3", OUT)),
+                Entry(HERE, "ckms-1", None),
+                Entry(AROUND, "ckms-1", Hop("ckms-3", AROUND), detour=Hop("ckms-16", AROUND)),
+            ],
             [Path("ckms-9", 0, Hop("ckms-3", HERE)), Path("ckms-9", 1, Hop("ckms-16", DETOUR))],
         )
         self.relay = Relay(table, PathChoice(), random_bytes)
@@ -297,9 +304,25 @@ async def test_a_first_link_that_is_down_or_has_too_few_pads_is_passed_over(benc
     assert await bench.sent_to("ckms-3")
 
 
+async def test_what_comes_in_goes_around_a_link_that_is_down(bench: Bench) -> None:
+    bench.links.to("ckms-3").up = False
+    await bench.forward(AROUND)
+    assert (await bench.sent_to("ckms-16")).label == AROUND
+    bench.links.to("ckms-3").up = True
+    await bench.forward(AROUND, "2" * 16)
+
+    assert (await bench.sent_to("ckms-3")).label == AROUND
+
+
 async def test_only_the_akms_of_this_node_submits(bench: Bench) -> None:
+    told: list[Submit] = []
+    bench.carrier.on_submitted = told.append
     with pytest.raises(ServiceError) as error:
         await bench.submit(peer=service(Role.AKMS, "14"))
+    assert told == []
+    await bench.submit()
+    assert [request.destination for request in told] == ["ckms-9"]
+    await bench.acknowledge((await bench.sent_to("ckms-3")).reference)
 
     assert error.value.code is ErrorCode.FORBIDDEN
     assert bench.relay.in_flight == 0

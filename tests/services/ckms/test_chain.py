@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from keyhaul.transport.messages.relay import Acknowledge, RelayFailure, Submit
 from services.ckms.choice import PathChoice
+from services.ckms.effects import DeliverBatch, Effect, SendAcknowledge, SendForward, TellOutcome
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
-from services.ckms.relay import DeliverBatch, Effect, Relay, SendAcknowledge, SendForward, TellOutcome
+from services.ckms.relay import Relay
 
 NODES = 13
 

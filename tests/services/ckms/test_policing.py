@@ -10,10 +10,11 @@ from prometheus_client.registry import CollectorRegistry
 
 from keyhaul.transport.messages.relay import Acknowledge, Forward, RelayFailure, RelayOutcome, Submit
 from services.ckms.choice import PathChoice
+from services.ckms.effects import SendAcknowledge, SendForward, TellOutcome
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, InvalidForwarding, Path, PathLabel
 from services.ckms.metrics import CarrierCollector
 from services.ckms.policing import Limit
-from services.ckms.relay import Relay, SendAcknowledge, SendForward, TellOutcome
+from services.ckms.relay import Relay
 
 GOLD, SILVER, GOLD_ON, SILVER_ON, DETOUR = (PathLabel(character * 16) for character in "abcde")
 BATCH = bytes(1000)

@@ -11,18 +11,9 @@ import pytest
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Forward, RelayFailure, RelayOutcome, Submit
 from services.ckms.choice import PathChoice
+from services.ckms.effects import DeliverBatch, Effect, SendAcknowledge, SendForward, TellOutcome
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
-from services.ckms.relay import (
-    HOP_MARGIN_MS,
-    MAXIMUM_BATCH,
-    MAXIMUM_REMAINING_MS,
-    DeliverBatch,
-    Effect,
-    Relay,
-    SendAcknowledge,
-    SendForward,
-    TellOutcome,
-)
+from services.ckms.relay import HOP_MARGIN_MS, MAXIMUM_BATCH, MAXIMUM_REMAINING_MS, Relay
 
 IN, HERE, OUT, DETOUR = (PathLabel(character * 16) for character in "abcd")
 BATCH = "1" * 32
@@ -325,3 +316,25 @@ def test_bits_show_in_no_text_and_do_not_stay() -> None:
 
     assert "not to be kept" not in repr(effects)
     assert BITS not in pickle.dumps(relay)
+
+
+def test_a_batch_goes_around_a_link_that_is_down_while_there_is_a_way() -> None:
+    detour = Hop("ckms-16", PathLabel("f" * 16))
+    table = ForwardingTable("ckms-2", ["ckms-1", "ckms-3", "ckms-16"], delivers=True)
+    table.replace([Entry(IN, "ckms-1", Hop("ckms-3", OUT), detour=detour)], [])
+    relay = Relay(table, PathChoice(), random.Random(1).randbytes)
+    down: set[str] = set()
+
+    def hop(reference: str) -> tuple[str, str]:
+        message = forward(reference=reference * 16)
+        effect = sent(relay.forward("ckms-1", message, BITS, 0.0, lambda neighbour, _: neighbour not in down))
+        return effect.neighbour, effect.message.label
+
+    assert hop("1") == ("ckms-3", OUT)
+    down.add("ckms-3")
+    assert hop("2") == ("ckms-16", detour.label)
+    down.add("ckms-16")
+    assert hop("3") == ("ckms-3", OUT)
+    down.clear()
+    assert hop("4") == ("ckms-3", OUT)
+    assert relay.counts.detoured == 1

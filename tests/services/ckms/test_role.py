@@ -13,12 +13,23 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from keyhaul.agents.statements import PathStatement, StatedHop, Statement, sign
 from keyhaul.command.init import initialise
 from keyhaul.config.loader import load
-from keyhaul.config.services import AkmsConfig, CkmsConfig, ForwardingEntry, PathSection, QkdmConfig
+from keyhaul.config.services import (
+    AkmsConfig,
+    CkmsConfig,
+    ControllerSection,
+    ControllerServerSection,
+    ForwardingEntry,
+    PathSection,
+    QkdmConfig,
+)
 from keyhaul.identity.files import ServiceIdentity
+from keyhaul.identity.keys import fingerprint, public_pem
 from keyhaul.identity.names import Role, ServiceName, node_id
 from keyhaul.runtime.interface import LocalCommand, StartError
+from keyhaul.store.embedded import EmbeddedStore
 from keyhaul.store.interface import StoreError
 from keyhaul.transport.channel import Channel
 from keyhaul.transport.interface import Peer, Routes
@@ -27,8 +38,14 @@ from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Deliver, Outcome, RelayFailure, Submit
 from keyhaul.transport.operations import CARRIER_DELIVER, CARRIER_OUTCOME, CARRIER_SUBMIT
 from keyhaul.transport.tls import service_client, service_server
+from services.ckms.held import Change, Held, HighWater
+from services.ckms.own_time import OwnTime
 from services.ckms.role import ROLE
+from services.ckms.schema import SCHEMA
+from services.ckms.statement_store import StatementStore
+from services.ckms.steering import machine_clocks
 from services.qkdm.role import ROLE as QKDM
+from tests.services.ckms.stated import KEY, THIEF
 
 DESCRIPTION = Path(__file__).parents[2] / "network" / "small.toml"
 
@@ -202,6 +219,46 @@ class AnyText(str):
     __hash__ = str.__hash__
 
 
+async def test_what_a_controller_said_is_in_force_again_after_a_restart(network: Path) -> None:
+    directory = network / "nodes" / "a" / "ckms"
+    config = load(directory / "config.toml", CkmsConfig)
+    (directory / "statements.pem").write_bytes(public_pem(KEY.public_key()))
+    server = ControllerServerSection(service="controller-1", address="127.0.0.1:1", statement_key="statements.pem")
+    config.controller = ControllerSection(server=[server])
+    said = PathStatement(
+        destination="ckms-b", group="0" * 32, rank=0, first=StatedHop("ckms-d", "9" * 16), rate=1, burst=1
+    )
+    statement = Statement(v=1, node="ckms-a", epoch=3, serial=5, lifetime_s=3_600, says=said)
+    now = machine_clocks()
+    held = Held(statement, sign(statement, KEY), accepted=0.0)
+    store = await EmbeddedStore.open(config.store, directory, SCHEMA)
+    change = Change(HighWater(3, 5, doubt=False), (held,))
+    keys = frozenset({fingerprint(KEY.public_key())})
+    await StatementStore(store).write(change, [held], keys, OwnTime(None, now).checkpoint(now))
+    await store.close()
+
+    static = [(0, None), (1, None)]
+    assert await paths_of(config, directory) == ([(0, 5), *static], [])
+    (directory / "statements.pem").write_bytes(public_pem(THIEF.public_key()))
+    assert await paths_of(config, directory) == (static, ["stored-statement-dropped"])
+    assert await paths_of(config, directory) == (static, [])
+    config.controller = None
+    assert await paths_of(config, directory) == (static, [])
+
+
+async def paths_of(config: CkmsConfig, directory: Path) -> tuple[list[tuple[int, int | None]], list[str]]:
+    """Rank and serial of the paths of a CKMS that is started and stopped, and its alarms."""
+    async with AsyncExitStack() as stack:
+        runtime = await start(ROLE, config, directory, stack)
+        paths = (await runtime.commands["paths"]({}))["paths"]
+        return [(path["rank"], path["serial"]) for path in paths], runtime.alarms
+
+
+def spoil_statement_key(config: CkmsConfig) -> None:
+    server = ControllerServerSection(service="controller-1", address="127.0.0.1:1", statement_key="none.pem")
+    config.controller = ControllerSection(server=[server])
+
+
 def spoil_akms(config: CkmsConfig) -> None:
     config.akms = None
 
@@ -239,6 +296,7 @@ def spoil_identity(config: CkmsConfig) -> None:
         (spoil_entry, "next and next_label belong together"),
         (spoil_address, "give the neighbour's address"),
         (spoil_key, r"missing\.pem"),
+        (spoil_statement_key, r"none\.pem"),
         (spoil_module, "is not the URL of a KME"),
         (spoil_identity, "classic_certificate"),
     ],

@@ -42,7 +42,7 @@ from keyhaul.transport.operations import (
 )
 from keyhaul.transport.tls import classic_server
 from services.ukms.access import Akms, Deliveries
-from services.ukms.buffers import Policy
+from services.ukms.buffer import Policy
 from services.ukms.kme import Kme
 from services.ukms.metrics import Metrics
 from services.ukms.opening import Opening

@@ -14,7 +14,7 @@ from keyhaul.store.interface import StoreUnavailable
 from keyhaul.transport.messages.access import Push, Revoke
 from keyhaul.transport.messages.peer import VoidKeys
 from keyhaul.transport.operations import DELIVERY_PUSH, DELIVERY_REVOKE, DELIVERY_VOID
-from services.ukms.buffers import Buffer
+from services.ukms.buffer import Buffer
 from services.ukms.etsi014 import Refusal
 
 A, B = SaeId("a"), SaeId("b")

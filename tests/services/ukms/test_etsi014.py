@@ -8,24 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyhaul.identity.names import SaeId
 from keyhaul.keys.etsi014 import KeyRequest
-from keyhaul.transport.messages.access import Description
 from services.ukms import etsi014
-from services.ukms.etsi014 import Method, Refusal, Wanted
+from services.ukms.etsi014 import Method, Refusal
+from services.ukms.wanted import wanted_keys
 
 A_KEY = "8b2ad0a4-3a0b-4f2a-9a1a-0d9d8b4d7a11"
-
-TERMS = Description(
-    target_kme="kme-b",
-    service_class="silver",
-    default_size=256,
-    minimum_size=64,
-    maximum_size=1024,
-    maximum_keys_per_request=128,
-    maximum_additional_slaves=1,
-    maximum_stored_keys=4096,
-)
 
 
 def refused(call: Any, *arguments: Any) -> Refusal:
@@ -116,12 +104,6 @@ def test_a_body_that_is_no_key_request_is_refused(body: bytes) -> None:
     assert refusal.error.message.startswith("the body is not a key request")
 
 
-def test_huge_numbers_are_refused_as_out_of_range() -> None:
-    request = etsi014.post_enc_keys(b'{"number": 123456789012345678901234567890}')
-    wanted = etsi014.wanted_keys("b", request)
-    assert refused(etsi014.within_terms, wanted, TERMS).error.message == "number shall be at most 128"
-
-
 def test_dec_keys_by_get_takes_exactly_one_id() -> None:
     assert etsi014.get_dec_keys(f"key_ID={A_KEY}") == (uuid.UUID(A_KEY),)
     for query in ("", "key_ID=", "key_ID=x", f"key_ID={A_KEY}&key_ID={A_KEY}", f"key_ID={A_KEY}&size=8"):
@@ -150,65 +132,6 @@ def test_other_lists_of_ids_are_refused(body: object) -> None:
     assert refused(etsi014.post_dec_keys, json.dumps(body).encode()).status == 400
 
 
-def test_mandatory_extensions_are_named_in_the_details() -> None:
-    request = KeyRequest(extension_mandatory=[{"abc_route_type": "direct", "xyz_age": 3}, {}])
-    refusal = refused(etsi014.wanted_keys, "b", request)
-    assert refusal.status == 400
-    assert refusal.error.message == "not all extension_mandatory parameters are supported"
-    assert refusal.error.details == [
-        {"extension_mandatory_unsupported": "abc_route_type is not supported"},
-        {"extension_mandatory_unsupported": "xyz_age is not supported"},
-    ]
-
-
-def test_optional_extensions_are_ignored() -> None:
-    assert etsi014.wanted_keys("b", KeyRequest(extension_optional=[{"abc_age": 1}])) == Wanted((SaeId("b"),), 1, None)
-
-
-def test_a_size_that_is_no_multiple_of_8_gets_the_prescribed_text() -> None:
-    assert refused(etsi014.wanted_keys, "b", KeyRequest(size=255)).error.message == "size shall be a multiple of 8"
-
-
-@pytest.mark.parametrize("request_", [KeyRequest(number=0), KeyRequest(number=-5), KeyRequest(size=0)])
-def test_amounts_below_one_are_refused(request_: KeyRequest) -> None:
-    assert refused(etsi014.wanted_keys, "b", request_).status == 400
-
-
-@pytest.mark.parametrize("name", ["", "a/b", "ä", "x" * 65, "a b", "a\x00"])
-def test_an_impossible_slave_gets_the_answer_of_an_unknown_one(name: str) -> None:
-    unknown = etsi014.slave_refused()
-    for refusal in (
-        refused(etsi014.wanted_keys, name, KeyRequest()),
-        refused(etsi014.wanted_keys, "b", KeyRequest(additional_slave_SAE_IDs=[name])),
-    ):
-        assert (refusal.status, refusal.error) == (unknown.status, unknown.error)
-
-
-def test_a_slave_named_twice_counts_once() -> None:
-    wanted = etsi014.wanted_keys("b", KeyRequest(additional_slave_SAE_IDs=["c", "b", "c"]))
-    assert wanted.slaves == ("b", "c")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        (Wanted((SaeId("b"),), 129, None), "number shall be at most 128"),
-        (Wanted((SaeId("b"),), 1, 56), "size shall be from 64 to 1024"),
-        (Wanted((SaeId("b"),), 1, 1032), "size shall be from 64 to 1024"),
-        (
-            Wanted((SaeId("b"), SaeId("c"), SaeId("d")), 1, 64),
-            "additional_slave_SAE_IDs names more SAEs than max_SAE_ID_count",
-        ),
-    ],
-)
-def test_requests_beyond_the_contract_are_refused(wanted: Wanted, message: str) -> None:
-    assert refused(etsi014.within_terms, wanted, TERMS).error.message == message
-
-
-def test_the_default_size_is_the_contracts() -> None:
-    assert etsi014.within_terms(Wanted((SaeId("b"),), 1, None), TERMS) == 256
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -228,7 +151,7 @@ def outcome(read: Any, *arguments: Any) -> Any:
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6) | JSON)
 def test_whatever_the_json_it_is_read_or_refused_with_400(document: object) -> None:
     body = json.dumps(document).encode()
-    wanted = outcome(lambda: etsi014.wanted_keys("b", etsi014.post_enc_keys(body)))
+    wanted = outcome(lambda: wanted_keys("b", etsi014.post_enc_keys(body)))
     if isinstance(wanted, Refusal):
         assert wanted.status == 400
         assert all(isinstance(detail, dict) for detail in wanted.error.details)

@@ -25,7 +25,7 @@ from keyhaul.keys.states import KeyState
 from keyhaul.store.interface import StoreStatus, StoreUnavailable
 from keyhaul.transport.messages.access import Push, RequestKeys
 from keyhaul.transport.messages.peer import VoidKeys
-from services.ukms.buffers import BufferKey, Policy
+from services.ukms.buffer import BufferKey, Policy
 from services.ukms.etsi014 import Refusal
 from services.ukms.leases import MAXIMUM_LEASED
 from services.ukms.metrics import Metrics
@@ -201,6 +201,8 @@ class OneUkms(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.3, 3.0, 700.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+        if self.store.queue and any(self.now - seconds < ends <= self.now for ends in self.expires.values()):
+            self.certain = False
 
     @rule()
     def keep_up(self) -> None:
@@ -343,3 +345,17 @@ class OneUkms(RuleBasedStateMachine):
 
 TestOneUkms = OneUkms.TestCase
 TestOneUkms.settings = settings(max_examples=12, stateful_step_count=40, deadline=None)
+
+
+def test_a_key_whose_life_ended_while_the_store_issued_it_is_not_handed_out() -> None:
+    ukms = OneUkms()
+    ukms.begin()
+    try:
+        ukms.ask(number=1, times=1)
+        ukms.push(number=1, life=5.0)
+        ukms.wait(seconds=700.0)
+        ukms.commit(number=5)
+        (asked,) = ukms.asked
+        assert isinstance(asked.task.exception(), Refusal)
+    finally:
+        ukms.teardown()

@@ -16,7 +16,7 @@ from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, Query, VoidKeys
 from keyhaul.transport.operations import ACCESS_REPORT, DELIVERY_PUSH, DELIVERY_QUERY, DELIVERY_VOID
 from services.ukms import standing, upkeep
-from services.ukms.buffers import Policy
+from services.ukms.buffer import Policy
 from services.ukms.etsi014 import Refusal
 from services.ukms.standing import is_older
 

@@ -16,9 +16,10 @@ from keyhaul.identity.names import SaeId
 from keyhaul.pressure.bucket import Meter
 from keyhaul.randomness import key_id
 from keyhaul.transport.messages.access import Purpose
-from services.ukms.buffers import Buffer, BufferKey, Policy, Waiting
+from services.ukms.buffer import Buffer, BufferKey, Policy
 from services.ukms.leases import Demand, Stored
-from services.ukms.outlook import QUEUE, Outlook
+from services.ukms.outlook import BELIEVED, QUEUE, Outlook
+from services.ukms.waiting import Waiting
 
 PATIENCE = 10.0
 
@@ -53,6 +54,8 @@ class Site:
     number: int = 4
     pause: float = 1.0
     obey: bool = True
+    apart: bool = True
+    """Whether the UKMS can tell the programs apart."""
     trip: float = 0.03
     """Seconds that keys take to come, beside the time that the line needs."""
     waits: list[float] = field(default_factory=list)
@@ -68,6 +71,9 @@ class Site:
 
         def later(at: float, what: str, about: object = None) -> None:
             heappush(events, (at, next(order), what, about))
+
+        def asker(program: int) -> int:
+            return program if self.apart else 0
 
         def served(program: int, since: float, back: bool, now: float) -> None:
             self.waits.append(now - since)
@@ -85,7 +91,7 @@ class Site:
             for one in buffer.overlong(now):
                 program, _, back = waiting.pop(one)
                 self.counts["back"] += back
-                refused(program, buffer.come_back(one.number, now), now)
+                refused(program, buffer.come_back(asker(program), one.number, now), now)
             for ask in buffer.plan(now, chance.randbytes):
                 self.counts[ask.purpose] += ask.number
                 later(line.arrival(ask.number, now), "keys", ask)
@@ -98,7 +104,7 @@ class Site:
                 fresh = [Stored(key_id(chance.randbytes), math.inf, "", 0) for _ in range(about.number)]  # type: ignore[attr-defined]
                 allotments, rest = buffer.allot(fresh, now)
                 buffer.put(rest)
-                buffer.arrived(about.request, about.number, now)  # type: ignore[attr-defined]
+                buffer.orders.arrived(about.request, about.number, now)  # type: ignore[attr-defined]
                 for allotment in allotments:
                     program, since, back = waiting.pop(allotment.waiting)
                     self.counts["back"] += back
@@ -106,22 +112,24 @@ class Site:
             else:
                 program, back = about  # type: ignore[misc]
                 buffer.demand.count(self.number, now)
-                if told := buffer.refused(self.number, now):
+                promised = buffer.redeem(asker(program), self.number, now)
+                if not promised and (told := buffer.refused(asker(program), self.number, now)):
                     self.counts["back"] += back
                     refused(program, told, now)
-                elif buffer.take(self.number, now) is not None:
+                elif buffer.take(self.number, now, promised=promised) is not None:
                     self.counts["back"] += back
                     served(program, now, back, now)
                 else:
-                    waiting[buffer.wait(self.number, now + PATIENCE, now)] = (program, now, back)
+                    one = buffer.wait(self.number, now + PATIENCE, now, asker(program), promised=promised)
+                    waiting[one] = (program, now, back)
             fill(now)
 
 
 @pytest.mark.parametrize("trip", [0.03, 1.0])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("rate", [3.0, 20.0, 100.0])
-def test_a_slow_line_is_used_whole_with_short_queues_and_times_that_hold(seed: int, rate: float, trip: float) -> None:
-    site = Site(seed, rate, programs=round(3 * rate / 4 * 1.5) + 4, trip=trip)
+def test_a_slow_line_is_used_whole_with_short_queues_and_times_that_hold(rate: float, apart: bool, trip: float) -> None:
+    site = Site(apart, rate, programs=round(3 * rate / 4 * 1.5) + 4, trip=trip, apart=apart)
     site.run(150.0)
     late = [at for at in site.served_at if at > 30]
     assert 4 * len(late) / 120 >= 0.9 * rate
@@ -160,12 +168,12 @@ def test_a_burst_on_a_fast_line_refuses_nobody_though_little_was_seen_before() -
         (ask,) = buffer.plan(now, random.Random(1).randbytes)
         now += 0.03
         buffer.allot([Stored(key_id(), math.inf, "", 0)], now)
-        buffer.arrived(ask.request, 1, now)
+        buffer.orders.arrived(ask.request, 1, now)
         buffer.plan(now, random.Random(1).randbytes)
         assert not buffer.waiting
         del waiting
         now += 1.0
-    assert [buffer.refused(10, now) for _ in range(200)] == [0] * 200
+    assert [buffer.refused("", 10, now) for _ in range(200)] == [0] * 200
     for _ in range(20):
         buffer.wait(10, now + PATIENCE, now)
     assert sum(ask.number for ask in buffer.plan(now, random.Random(2).randbytes)) == 200
@@ -189,16 +197,16 @@ def test_after_an_outage_the_first_waits_and_the_rest_is_told_a_time() -> None:
     buffer = buffer_of()
     buffer.wait(1, PATIENCE, 0.0)
     buffer.plan(0.0, random.Random(1).randbytes)
-    assert buffer.refused(1, 0.5) == 0
+    assert buffer.refused("", 1, 0.5) == 0
     buffer.outlook.arrived(1, 0.5)
-    assert 1 <= buffer.refused(1, 9.0) <= 60
+    assert 1 <= buffer.refused("", 1, 9.0) <= 60
 
 
 def test_whoever_waited_in_vain_is_told_no_less_than_the_akms_says() -> None:
     buffer = buffer_of()
-    assert buffer.come_back(1, 0.0, 7.2) == 8
-    assert buffer.come_back(1, 0.0) == 1
-    assert buffer.refused(1, 1.0) == 0
+    assert buffer.come_back("", 1, 0.0, 7.2) == 8
+    assert buffer.come_back("", 1, 0.0) == 1
+    assert buffer.refused("", 1, 1.0) == 0
 
 
 def test_a_rate_is_told_only_of_time_in_which_keys_were_under_way() -> None:
@@ -225,6 +233,8 @@ class Bounded:
     told: int = 0
     held: int = 0
     served: int = 0
+    asked: int = 0
+    refused: int = 0
 
     def run(self, seconds: float) -> None:
         chance, order = random.Random(7), count()
@@ -247,34 +257,41 @@ class Bounded:
 
         def fill(now: float) -> None:
             for one in reversed(buffer.overlong(now)):
-                refused(waiting.pop(one)[1], buffer.come_back(self.number, now), now)
+                refused(waiting.pop(one)[1], buffer.come_back("", self.number, now), now)
             for ask in buffer.plan(now, chance.randbytes):
                 wait = meter.take("holder", ask.number, now)
+                self.asked += 1
+                self.refused += wait > 0
                 later(now + 0.02, "refusal" if wait else "keys", (ask, math.ceil(1000 * wait) / 1000))
+            if (held_back := buffer.orders.wait()) is not None:
+                later(now + held_back, "go on")
 
         for _ in range(self.programs):
             later(chance.random() / 10, "want", False)
         while events and events[0][0] < seconds:
             now, _, what, about = heappop(events)
             if what == "want":
-                if told := buffer.refused(self.number, now):
+                promised = buffer.redeem("", self.number, now)
+                if not promised and (told := buffer.refused("", self.number, now)):
                     refused(about, told, now)
-                elif buffer.take(self.number, now) is not None:
+                elif buffer.take(self.number, now, promised=promised) is not None:
                     served(about, now)
                 else:
-                    waiting[buffer.wait(self.number, now + PATIENCE, now)] = now, about
+                    waiting[buffer.wait(self.number, now + PATIENCE, now, promised=promised)] = now, about
             elif what == "refusal":
                 ask, wait = about
-                if (pause := buffer.failed(ask.request, wait, now, self.rate)) is not None:
+                if (pause := buffer.orders.failed(ask.request, wait, now, self.rate)) is not None:
                     later(now + pause, "resume")
             elif what == "resume":
-                buffer.resume()
+                buffer.orders.retry()
+            elif what == "go on":
+                buffer.orders.resume()
             else:
                 ask, _ = about
                 fresh = [Stored(key_id(chance.randbytes), math.inf, "", 0) for _ in range(ask.number)]
                 allotments, rest = buffer.allot(fresh, now)
                 buffer.put(rest)
-                buffer.arrived(ask.request, ask.number, now)
+                buffer.orders.arrived(ask.request, ask.number, now)
                 for allotment in allotments:
                     served(waiting.pop(allotment.waiting)[1], now)
             fill(now)
@@ -291,6 +308,7 @@ def test_beyond_a_contracts_rate_each_is_told_a_time_that_holds(
     site.run(200.0)
     assert site.told >= 8
     assert site.held >= 0.9 * site.told, (site.held, site.told)
+    assert site.refused <= 10 + 200 / BELIEVED * 4, "the UKMS keeps to the rate by itself"
     assert 0.9 * rate * 200 - number * programs <= site.served <= 200 * rate + burst + number * programs
 
 
@@ -299,13 +317,57 @@ def test_little_is_fetched_for_those_who_were_told_to_come_back_and_may_not() ->
     buffer = buffer_of(Policy(0, 0, 4.0))
     buffer.wait(1, PATIENCE, 0.0)
     (ask,) = buffer.plan(0.0, random.Random(1).randbytes)
-    buffer.failed(ask.request, 0.2, 0.0, 5.0)
+    buffer.orders.failed(ask.request, 0.2, 0.0, 5.0)
     told = []
     for step in range(10, 210):
-        if seconds := buffer.refused(1, 0.01 * step):
+        if seconds := buffer.refused("", 1, 0.01 * step):
             told.append(seconds)
         else:
             buffer.wait(1, PATIENCE, 0.01 * step)
     assert len(told) > 150
     assert max(told) > 20
     assert 15 <= buffer.outlook.kept(2.1) <= 25
+
+
+def stocked(number: int) -> list[Stored]:
+    return [Stored(key_id(), math.inf, "", 0) for _ in range(number)]
+
+
+def short_buffer() -> Buffer:
+    """A buffer of which the AKMS says that five keys a second come."""
+    buffer = buffer_of(Policy(0, 0, 4.0))
+    first = buffer.wait(1, PATIENCE, 0.0)
+    (ask,) = buffer.plan(0.0, random.Random(1).randbytes)
+    buffer.orders.failed(ask.request, 2.0, 0.0, 5.0)
+    buffer.forget(first)
+    return buffer
+
+
+def test_a_program_that_comes_early_cannot_take_what_is_kept_for_another() -> None:
+    buffer = short_buffer()
+    told = buffer.refused("first", 10, 0.0), buffer.refused("second", 10, 0.0)
+    assert told == (4, 6)
+    buffer.put(stocked(10))
+    for early in ("second", "a third"):
+        assert not buffer.redeem(early, 10, 4.0)
+        assert buffer.take(10, 4.0) is None
+    waiting = buffer.wait(10, PATIENCE, 4.0, "a third")
+    assert buffer.allot((), 4.1)[0] == []
+    assert buffer.redeem("first", 10, 4.5)
+    buffer.forget(waiting)
+    assert buffer.take(10, 4.5, promised=True) is not None
+    buffer.put(stocked(10))
+    assert not buffer.redeem("first", 10, 6.0)
+    assert buffer.redeem("second", 10, 6.0)
+    assert buffer.take(10, 6.0, promised=True) is not None
+
+
+def test_who_comes_back_when_told_is_served_before_those_who_were_told_nothing() -> None:
+    buffer = short_buffer()
+    assert buffer.refused("told", 10, 0.0) == 4
+    others = [buffer.wait(1, PATIENCE, 3.9) for _ in range(5)]
+    assert buffer.redeem("told", 10, 4.0)
+    assert buffer.take(10, 4.0, promised=True) is None
+    back = buffer.wait(10, PATIENCE, 4.0, "told", promised=True)
+    allotments, _ = buffer.allot(stocked(12), 4.1)
+    assert [one.waiting for one in allotments] == [back, *others[:2]]

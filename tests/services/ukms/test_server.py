@@ -70,10 +70,10 @@ async def connect(served: Any, certificates: Any) -> AsyncIterator[Any]:
     """Opens a connection of bytes as an SAE."""
     writers = []
 
-    async def opened(sae: str = "a") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        host, _, port = served.address.rpartition(":")
+    async def opened(sae: str = "a", host: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address, _, port = served.address.rpartition(":")
         reader, writer = await asyncio.open_connection(
-            host, int(port), ssl=client_tls(certificates, sae), server_hostname="localhost"
+            address, int(port), ssl=client_tls(certificates, sae), server_hostname="localhost", local_addr=(host, 0)
         )
         writers.append(writer)
         return reader, writer
@@ -469,3 +469,25 @@ async def test_metrics_name_no_users(site: Any, ask: Ask) -> None:
     await ask("b/enc_keys")
     assert site.metrics.requests.labels("enc_keys", 200)._value.get() == 1
     assert site.metrics.issued.labels("master")._value.get() == 1
+
+
+async def test_what_is_kept_for_a_program_is_not_for_the_same_sae_elsewhere(
+    site: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs of one SAE are told apart by the address they come from, whatever connection they use."""
+    asked: list[str] = []
+    answer = site.kme.enc_keys
+
+    async def enc_keys(caller: Any, slave: str, wanted: Any, program: str) -> Any:
+        asked.append(program)
+        return await answer(caller, slave, wanted, program)
+
+    monkeypatch.setattr(site.kme, "enc_keys", enc_keys)
+    for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
+        reader, writer = await connect(host=host)
+        for method in ("GET", "POST"):
+            writer.write(request("b/enc_keys", method=method))
+            assert (await read_answer(reader)).status == 200
+    first, second = asked[0], asked[2]
+    assert first != second
+    assert asked == [first, first, second, second, first, first]

@@ -13,7 +13,7 @@ from keyhaul.transport.messages.access import DeliveryFailed, Purpose, Push, Rev
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import FailureReason, VoidKeys
 from keyhaul.transport.operations import DELIVERY_FAILED, DELIVERY_PUSH, DELIVERY_REVOKE, DELIVERY_VOID
-from services.ukms.buffers import Policy
+from services.ukms.buffer import Policy
 from services.ukms.etsi014 import Refusal, slave_refused
 
 A, B = SaeId("a"), SaeId("b")
@@ -150,6 +150,24 @@ async def test_a_repeated_push_changes_nothing(site: Any, key_bits: Any) -> None
     assert ids(await other_waiting) != ids(issued)
 
 
+async def test_keys_that_come_beside_a_repeated_push_reach_who_waits(site: Any, key_bits: Any) -> None:
+    """While the repeated push is looked up, who waits is allotted keys that it will turn out to have brought before."""
+    site.link.serving = False
+    first = asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest()))
+    push, _ = await site.link.push(await site.link.wait_for_request())
+    await first
+    waiting = asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest()))
+    request = await site.link.wait_for_request()
+    secret = b"".join(key_bits(one) for one in push.key_ids)
+    repeated = asyncio.create_task(site.link.deliver(DELIVERY_PUSH, push, secret))
+    (buffer,) = site.supply.buffers
+    while buffer.waiting:
+        await asyncio.sleep(0)
+    fresh, _ = await site.link.push(request)
+    await repeated
+    assert ids(await waiting) == fresh.key_ids
+
+
 async def test_a_push_at_the_same_time_twice_is_taken_once(site: Any, key_bits: Any) -> None:
     site.link.serving = False
     waiting = asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest()))
@@ -257,14 +275,13 @@ async def test_what_the_akms_cannot_serve_is_503_with_its_delay(site: Any) -> No
 async def test_beyond_a_rate_each_who_waits_is_told_a_time_of_his_own(site: Any) -> None:
     site.link.serving = False
     waiting = [asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest(number=5))) for _ in range(3)]
-    request = await site.link.wait_for_request()
-    (buffer,) = site.supply.buffers
-    while buffer.waiting < 3:
-        await asyncio.sleep(0)
-    failure = DeliveryFailed(
-        request=request.request, reason=FailureReason.NO_KEYS, retry_after_ms=5000, keys_per_second=1.0
-    )
-    await site.link.deliver(DELIVERY_FAILED, failure)
+    while len(site.link.requested) < 3:
+        await site.link.wait_for_request()
+    for request in tuple(site.link.requested):
+        failure = DeliveryFailed(
+            request=request.request, reason=FailureReason.NO_KEYS, retry_after_ms=5000, keys_per_second=1.0
+        )
+        await site.link.deliver(DELIVERY_FAILED, failure)
     refusals = [await refusal_of(task) for task in waiting]
     assert {refusal.status for refusal in refusals} == {503}
     assert {refusal.retry_after for refusal in refusals} == {5, 10, 15}

@@ -1,0 +1,69 @@
+"""What benchmarks of a detour have in common: keys from Bonn to Berlin under load, and node 16, which only detours use.
+
+Pools and buffers are off, so that each key needs a relay of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.encryptor import Encryptor
+from bench.load import Load
+from bench.network import BERLIN_BONN, Network, running
+from bench.observe import link, metrics, until
+from keyhaul.runtime.local import ask
+
+ROUNDS = 7
+ENCRYPTORS = 4
+DETOUR = "ckms-16"
+SOURCE = "ckms-14"
+SETTLED_KEYS = 20
+LIMIT = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """A network, and encryptors that ask for one key after the other."""
+
+    network: Network
+    load: Load
+
+    async def flows(self) -> None:
+        """Wait until some more keys were shared."""
+        await self.load.more(SETTLED_KEYS, LIMIT)
+
+    async def forwarded(self, service: str = DETOUR) -> float:
+        """Batches that a CKMS has sent on."""
+        return (await metrics(self.network, service))["keyhaul_ckms_forwarded_total"]
+
+    async def detoured(self, before: float, every: float) -> float:
+        """When the first key was complete after the detour was seen to have sent on more than before (perf_counter)."""
+
+        async def used() -> bool:
+            return await self.forwarded() > before
+
+        await until(used, LIMIT, every)
+        return await self.load.first(finished_after=time.perf_counter(), limit=LIMIT)
+
+    async def back(self, name: str, *ends: str) -> None:
+        """Wait until these ends have the link up, and its path is first choice again at the source."""
+
+        async def settled() -> bool:
+            up = [(await link(self.network, end, name))["state"] == "up" for end in ends]
+            paths = (await ask(self.network.socket(SOURCE), "paths"))["paths"]
+            return all(up) and not any(path["on_probation"] for path in paths)
+
+        await until(settled, LIMIT)
+
+
+@contextlib.asynccontextmanager
+async def traffic(description: Path = BERLIN_BONN) -> AsyncIterator[Traffic]:
+    """Run a network and the load on it."""
+    with running(without_pools=True, description=description) as network:
+        first, second = network.far_pair()
+        async with Encryptor(first) as master, Encryptor(second) as slave, Load(master, slave, ENCRYPTORS) as load:
+            yield Traffic(network, load)

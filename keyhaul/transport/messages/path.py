@@ -1,0 +1,46 @@
+"""What a CKMS at an access node asks of the controller: a way to another one.
+
+No user, AKMS or key is named in it. What follows from it comes by gNMI: signed statements.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from keyhaul.transport.messages.base import Message
+
+
+class PathRefusal(StrEnum):
+    """The closed list of reasons for which there is no path."""
+
+    NOT_LEADER = "not-leader"
+    """Another controller leads: ask that one."""
+    UNKNOWN_DESTINATION = "unknown-destination"
+    """It is no CKMS at an access node of this network."""
+    NO_ROUTE = "no-route"
+    """No way that the class may take leads there."""
+    NOT_DISJOINT = "not-disjoint"
+    """Ways lead there, but fewer that meet nowhere than the class needs."""
+    NO_CAPACITY = "no-capacity"
+    """The ways that lead there have no such rate left."""
+
+
+class PathRequest(Message, kw_only=True):
+    """CKMS to controller: this node needs paths to that CKMS; asking again changes what was asked before."""
+
+    destination: str
+    """Service id of the CKMS at the other access node."""
+    service_class: str
+    rate: float
+    """Bytes of CN key a second."""
+    failed: str | None = None
+    """The neighbour through which paths fail though the link to it is up, or whose link is down."""
+
+
+class PathReply(Message, kw_only=True):
+    """Taken on, or why not."""
+
+    refusal: PathRefusal | None = None
+    """None: the statements follow by gNMI."""
+    earliest_s: float = 0.0
+    """Of a refusal: before so many seconds nothing will change; 0: nobody knows."""
