@@ -32,7 +32,7 @@ class Kind(StrEnum):
     """What is not as it should be."""
 
     SILENT = "silent"
-    """A planned node tells nothing, or nothing fresh."""
+    """A planned node tells nothing, or nothing fresh; said by neighbours: that the link to it is up all the same."""
     IMPOSTOR = "impostor"
     """A node calls itself by another name than its certificate does; nothing that it says is believed."""
     MISSING = "missing"

@@ -47,7 +47,7 @@ class LinkFacts:
     suites: frozenset[str] = frozenset()
     """Protections that this end offers."""
     rate: float = 0
-    """New key material of each direction, bits per second."""
+    """New key material, bits per second: what either direction can get while the other takes none."""
     qber: float | None = None
     """Quantum bit error ratio, 0 to 1; none where it is unknown."""
     latency_us: float | None = None

@@ -171,6 +171,7 @@ def _link(plan: PlannedLink, finding: LinkFinding, reserved: Mapping[tuple[str, 
             reserved=reserved.get((plan.id, sender), 0),
         )
 
+    ab, ba = direction(belief.ab, means[0], plan.a), direction(belief.ba, means[1], plan.b)
     return Link(
         plan.id,
         plan.a,
@@ -181,8 +182,10 @@ def _link(plan: PlannedLink, finding: LinkFinding, reserved: Mapping[tuple[str, 
         risk_groups=plan.risk_groups,
         km=plan.km,
         latency_s=belief.latency_s,
-        ab=direction(belief.ab, means[0], plan.a),
-        ba=direction(belief.ba, means[1], plan.b),
+        # A pair of QKD modules makes one stream of keys, which either direction may take.
+        stream=min(ab.rate, ba.rate) if belief.quantum else None,
+        ab=ab,
+        ba=ba,
     )
 
 
@@ -206,7 +209,7 @@ def _nodes(planned: PlannedNetwork, reports: Mapping[str, NodeReport], now: floa
     for node in planned.nodes:
         report = reports.get(node.id)
         if report is None or not now - report.at <= FRESH:
-            yield Disagreement(Kind.SILENT, node.id)
+            yield Disagreement(Kind.SILENT, node.id, (*_hear(node.id, reports, now),))
     names = {node.id for node in planned.nodes}
     for report in reports.values():
         if report.node not in names:
@@ -216,6 +219,14 @@ def _nodes(planned: PlannedNetwork, reports: Mapping[str, NodeReport], now: floa
         for neighbour, received in report.links.items():
             if now - received.at <= FRESH and frozenset((report.node, neighbour)) not in pairs:
                 yield _stray(report.node, received.facts, ids)
+
+
+def _hear(silent: str, reports: Mapping[str, NodeReport], now: float) -> Iterator[tuple[str, str]]:
+    """The neighbours for which the link to a silent node is up: it is cut off from the controller alone."""
+    for report in reports.values():
+        received = report.links.get(silent)
+        if received is not None and now - received.at <= FRESH and received.facts.up and trusted(report, now):
+            yield report.node, "the link is up"
 
 
 def _stray(node: str, facts: LinkFacts, planned: Set[str]) -> Disagreement:

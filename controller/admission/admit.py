@@ -71,6 +71,11 @@ class Limit:
     """Bytes at once."""
 
 
+def limit_of(demand: Demand) -> Limit:
+    """What each hop lets through of a demand."""
+    return Limit(demand.rate / 8, max(LEAST_BURST, round(BURST_S * demand.rate / 8)))
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """The paths of a demand and what each hop polices; `lease` makes it a reservation."""
@@ -123,7 +128,7 @@ def admit(
             demand,
             tuple(paths),
             shared,
-            Limit(demand.rate / 8, max(LEAST_BURST, round(BURST_S * demand.rate / 8))),
+            limit_of(demand),
             service_class.link_rate(demand.rate),
         )
     wait = earliest(

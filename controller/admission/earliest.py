@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from controller.admission.reservations import Reservations
-from controller.paths.constraints import Constraints, usable_weights
+from controller.paths.constraints import Constraints, floor, usable_weights
 from controller.paths.disjoint import disjoint
 from controller.paths.diverse import diverse_pair
 from controller.paths.policies import WEIGHTS, Policy
@@ -81,7 +81,7 @@ def _filled_in(view: NetworkView, arc: int, constraints: Constraints) -> float:
     """Seconds until the pool of an arc reaches the floor, if all that is reserved is used."""
     link = view.links[arc >> 1]
     direction = link.direction(arc)
-    missing = constraints.pool_floor * direction.capacity - direction.pool
+    missing = floor(direction, constraints.pool_floor) - direction.pool
     if missing <= 0:
         return 0.0
     spare = link.spare(direction)

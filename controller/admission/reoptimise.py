@@ -18,7 +18,7 @@ from controller.admission.admit import Admission, Demand, Refusal, admit
 from controller.admission.classes import CLASSES
 from controller.admission.reservations import Reservations
 from controller.paths.compute import Path, path_along
-from controller.paths.constraints import PASSING, Constraints, obstacle
+from controller.paths.constraints import Constraints, link_obstacle, node_obstacle
 from controller.paths.diverse import overlap
 from controller.paths.policies import Policy
 from controller.view import NetworkView
@@ -34,6 +34,8 @@ class Hysteresis:
     """For how long it must have done so at each look."""
     dwell_s: float = 60.0
     """How long a demand stays on a path at least, before it moves without need."""
+    bare_s: float = 5.0
+    """The same for one that should have a backup and has none: long enough for what comes up to stay up."""
     doublings: int = 6
     """How often that may double."""
 
@@ -52,9 +54,10 @@ class Standing:
     moves: int = 0
     """How many moves without need followed upon one another sooner than four times the dwelling time of then."""
 
-    def dwell(self, hysteresis: Hysteresis) -> float:
-        """How long it stays at least, seconds."""
-        return float(hysteresis.dwell_s * 2 ** min(self.moves, hysteresis.doublings))
+    def dwell(self, hysteresis: Hysteresis, *, bare: bool = False) -> float:
+        """How long it stays at least, seconds; `bare`: it has no backup and could have one."""
+        least = hysteresis.bare_s if bare else hysteresis.dwell_s
+        return float(least * 2 ** min(self.moves, hysteresis.doublings))
 
 
 class Verdict(StrEnum):
@@ -94,7 +97,7 @@ def reconsider(
     alone = reservations.onto(view, reservations.links_of(demand.id), without=demand.id)
     service_class = CLASSES[demand.service_class]
     constraints = service_class.constraints(demand.rate, demand.constraints)
-    if not all(_stands(alone, path, constraints) for path in paths):
+    if not all(stands(alone, path, constraints) for path in paths):
         if isinstance(best, Refusal):
             return Advice(Verdict.STAY, replace(standing, better_since=None), refusal=best)
         return Advice(Verdict.FLEE, replace(standing, since=now, better_since=None), best)
@@ -107,22 +110,27 @@ def reconsider(
     weight = sum(path.weight for path in present)
     lighter = sum(path.weight for path in best.paths) <= (1 - hysteresis.gain) * weight
     riskier = backed_up and _risk(alone, best.paths) > _risk(alone, present)
-    verdict, standing = consider(standing, not same and (safer or (lighter and not riskier)), now, hysteresis)
+    better = not same and (safer or (lighter and not riskier))
+    bare = backed_up and len(present) < 2 <= len(best.paths)
+    verdict, standing = consider(standing, better, now, hysteresis, bare=bare)
     return Advice(verdict, standing, best if verdict is Verdict.MOVE else None)
 
 
-def consider(standing: Standing, better: bool, now: float, hysteresis: Hysteresis = USUAL) -> tuple[Verdict, Standing]:
-    """Whether to move to paths that are `better` at this look."""
+def consider(
+    standing: Standing, better: bool, now: float, hysteresis: Hysteresis = USUAL, *, bare: bool = False
+) -> tuple[Verdict, Standing]:
+    """Whether to move to paths that are `better` at this look; `bare`: there is no backup now and would be one."""
     if not better:
         return Verdict.STAY, replace(standing, better_since=None)
     since = now if standing.better_since is None else standing.better_since
-    stayed, dwell = now - standing.since, standing.dwell(hysteresis)
-    if now - since < hysteresis.steady_s or stayed < dwell:
+    stayed, dwell = now - standing.since, standing.dwell(hysteresis, bare=bare)
+    steady = min(hysteresis.steady_s, dwell)
+    if now - since < steady or stayed < dwell:
         return Verdict.STAY, replace(standing, better_since=since)
     return Verdict.MOVE, Standing(now, None, standing.moves + 1 if stayed < 4 * dwell else 1)
 
 
-def _stands(view: NetworkView, path: Path, constraints: Constraints) -> bool:
+def stands(view: NetworkView, path: Path, constraints: Constraints) -> bool:
     """Whether a path works and is allowed; a pool that is low for the moment, or a rate, is what weights are for."""
     if constraints.maximum_hops is not None and path.hops > constraints.maximum_hops:
         return False
@@ -130,7 +138,9 @@ def _stands(view: NetworkView, path: Path, constraints: Constraints) -> bool:
         arcs = [view.arc(link, origin) for link, origin in zip(path.links, path.nodes[:-1], strict=True)]
     except KeyError:
         return False
-    return all((found := obstacle(view, arc, constraints)) is None or found in PASSING for arc in arcs)
+    if any(link_obstacle(view.links[arc >> 1], constraints) for arc in arcs):
+        return False
+    return not any(node_obstacle(view.node(node), constraints) for node in path.nodes)
 
 
 def _risk(view: NetworkView, paths: Sequence[Path]) -> tuple[int, tuple[int, int, int]]:

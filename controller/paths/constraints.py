@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from controller.view import Direction, Link, NetworkView, Node
 
+FULL_S = 60.0
+"""Seconds: a pool that holds what its link yields in these is full as far as floors go."""
+
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
@@ -15,7 +18,7 @@ class Constraints:
     rate: int = 0
     """Key material that each hop must have to spare, bits per second of link key."""
     pool_floor: float = 0.0
-    """Share of its capacity that the pool of each hop must hold."""
+    """Share of its capacity that the pool of each hop must hold; see `floor`."""
     quantum_only: bool = False
     """No links without QKD."""
     suites: frozenset[str] | None = None
@@ -47,10 +50,6 @@ class Obstacle(StrEnum):
     EXCLUDED_NODE = "the node is excluded"
 
 
-PASSING = frozenset({Obstacle.POOL, Obstacle.RATE})
-"""Those that time removes: pools fill, and reservations end."""
-
-
 def node_obstacle(node: Node, constraints: Constraints) -> Obstacle | None:
     """Why a path may not visit a node, if so."""
     if node.quarantined:
@@ -77,9 +76,19 @@ def link_obstacle(link: Link, constraints: Constraints) -> Obstacle | None:
     return None
 
 
+def floor(direction: Direction, share: float) -> float:
+    """Bits that a pool must hold for a floor of `share`: of its capacity, or of `FULL_S` of its rate if that is less.
+
+    At 300 bit/s a pool of 64 KiB takes half an hour to fill: a share of it would keep all others off the link for
+    minutes. Where nothing new comes the capacity counts, so that what is left is kept for who needs it most.
+    """
+    full = min(direction.capacity, FULL_S * direction.rate) if direction.rate > 0 else direction.capacity
+    return share * full
+
+
 def direction_obstacle(link: Link, direction: Direction, constraints: Constraints) -> Obstacle | None:
     """Why a path may not use up key material of a link's direction, if so; in a while it may."""
-    if direction.pool < constraints.pool_floor * direction.capacity:
+    if direction.pool < floor(direction, constraints.pool_floor):
         return Obstacle.POOL
     if link.spare(direction) < constraints.rate:
         return Obstacle.RATE
@@ -109,7 +118,7 @@ class Fit:
     def __call__(self, link: Link, direction: Direction) -> int:
         """What an arc has to spare, bits per second; -1 where the class cannot use it."""
         standing = Constraints(pool_floor=self.pool_floor, quantum_only=self.quantum_only, suites=self.suites)
-        if link_obstacle(link, standing) or direction.pool < self.pool_floor * direction.capacity:
+        if link_obstacle(link, standing) or direction.pool < floor(direction, self.pool_floor):
             return -1
         return max(link.spare(direction), -1)
 

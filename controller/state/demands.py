@@ -8,45 +8,14 @@ makes reservations last longer, never shorter, and no clock of another machine c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from controller.promises import Hop, Promise
 from controller.state.clock import wall
 from controller.state.schema import demands, reservations
 from keyhaul.database.rows import replace_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """A link in one direction, and what is reserved of it."""
-
-    link: str
-    sender: str
-    """The CKMS that sends over it."""
-    rate: int
-    """Of link key, bits per second; 0: the path may use the hop, nothing is promised."""
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """A demand: what one CKMS asked for and was granted."""
-
-    id: str
-    """32 hexadecimal digits, random."""
-    source: str
-    target: str
-    service_class: str
-    rate: int
-    """Asked for, bits per second."""
-    lifetime: float
-    """Seconds."""
-    paths: tuple[tuple[Hop, ...], ...]
-    """By rank."""
-    terms: Mapping[str, Any] = field(default_factory=dict)
-    """What else was asked for, as JSON: shares, constraints."""
 
 
 def admit(connection: Connection, promise: Promise) -> None:

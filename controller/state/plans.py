@@ -21,12 +21,12 @@ def apply(connection: Connection, network: PlannedNetwork, digest: str) -> int:
         network: the plan.
         digest: SHA-256 of the description, hexadecimal; where it is the present version's, there is no new one.
     """
-    present = connection.execute(
+    former = connection.execute(
         select(descriptions.c.version, descriptions.c.digest).order_by(descriptions.c.version.desc()).limit(1)
     ).first()
-    if present and present.digest == digest:
-        return int(present.version)
-    version = int(present.version) + 1 if present else 1
+    if former and former.digest == digest:
+        return int(former.version)
+    version = int(former.version) + 1 if former else 1
     connection.execute(insert(descriptions).values(version=version, applied_at=int(wall(connection)), digest=digest))
     nodes = [
         {
@@ -62,6 +62,11 @@ def apply(connection: Connection, network: PlannedNetwork, digest: str) -> int:
     for table in (planned_nodes, planned_links, descriptions):
         connection.execute(delete(table).where(table.c.version <= version - KEPT))
     return version
+
+
+def present(connection: Connection) -> int:
+    """The number of the present version; 0: there is none."""
+    return int(connection.execute(select(func.max(descriptions.c.version))).scalar_one() or 0)
 
 
 def load(connection: Connection, version: int | None = None) -> tuple[int, PlannedNetwork] | None:

@@ -3,6 +3,7 @@
 What it makes under OUT::
 
     nodes/NODE/ROLE/config.toml, certificates, keys   one directory a service; nothing outside is needed
+    operators/ROLE/{certificate,key,trust,crl}.pem    what the controller's tools need; in networks with a controller
     saes/SAE/{certificate,key,ca}.pem                 what an encryptor needs
     authorities/                                      roots and intermediates (`keyhaul pki` works on it)
     run/                                              sockets that the two ends of simulated modules share
@@ -21,13 +22,15 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.x509 import Certificate
 
+from keyhaul.command.laboratory.listing import listing, operators
+from keyhaul.config.carrier import encode
 from keyhaul.config.checks import check
+from keyhaul.config.controllers import AGENT_CRL, AGENT_TRUST, PLAN_FILE, STATEMENT_KEY, carrier_plan, pinned_key
 from keyhaul.config.description import Description
 from keyhaul.config.description_checks import load_description
 from keyhaul.config.plan import SOCKET, Service, end, kme, services, subscribers
@@ -39,7 +42,7 @@ from keyhaul.identity import secretfile
 from keyhaul.identity.authority import Authority, Classic
 from keyhaul.identity.custody import ROOT, SERVICE_ROLES, Custody
 from keyhaul.identity.keys import generate, private_pem, public_pem
-from keyhaul.identity.names import Role
+from keyhaul.identity.names import Role, ServiceName
 from keyhaul.randomness import Source, label, random_bytes
 
 SOCKET_LIMIT = 107
@@ -74,7 +77,7 @@ def initialise(
         LayoutError: `out` is in use, or its path is too long for Unix sockets.
         OSError: a file cannot be written; nothing is left behind.
     """
-    network = _with_loopback(load_description(description), loopback, description)
+    network = read_description(description, loopback)
     out = Path(os.path.abspath(out))
     _check_free(out, force)
     planned = services(network, source)
@@ -90,7 +93,13 @@ def initialise(
         raise
 
 
-def _with_loopback(network: Description, loopback: str | None, file: Path) -> Description:
+def read_description(file: Path, loopback: str | None = None) -> Description:
+    """Return a network description, moved to other loopback addresses where that is asked for.
+
+    Raises:
+        ConfigurationError: it has errors; all are listed.
+    """
+    network = load_description(file)
     if loopback is None:
         return network
     section = msgspec.structs.replace(network.network, loopback=loopback)
@@ -153,9 +162,12 @@ class _Laboratory:
 
     def build(self, out: Path) -> None:
         """Write everything; `out` is where it will lie in the end."""
-        self._custody.complete(self._network.network.domain, SERVICE_ROLES, self._now)
-        for name in self._custody.names():
-            self._authorities[name] = self._custody.authority(name)
+        people = operators(self._network)
+        here = {service.name.role for service in self._planned} | {name.role for name, _ in people}
+        roles = [role for role in SERVICE_ROLES if role in here]
+        self._custody.complete(self._network.network.domain, roles, self._now)
+        for authority in self._custody.names():
+            self._authorities[authority] = self._custody.authority(authority)
         (self._directory / "run").mkdir(mode=0o700)
         for service in self._planned:
             if isinstance(service.config, QkdmConfig):
@@ -163,8 +175,11 @@ class _Laboratory:
             else:
                 self._identity(service)
             self._write(f"{service.directory}/config.toml", to_toml(service.config, _head(service)).encode())
+        for name, directory in people:
+            self._certified(name, directory)
         self._links()
         self._grant_key()
+        self._controllers()
         for sae in self._network.sae:
             key = generate_private_key(SECP256R1())
             certificate = signing.sign_client(self._authorities[Classic.SAES], sae.id, key.public_key(), self._now)
@@ -172,11 +187,10 @@ class _Laboratory:
             self._write(f"saes/{sae.id}/key.pem", private_pem(key))
             self._write(f"saes/{sae.id}/ca.pem", self._certificate(Classic.SITES))
         self._write("aaa.toml", to_toml(subscribers(self._network), _IMPORT_HEAD).encode())
-        listing = json.dumps(_listing(self._network, self._planned, out), indent=2, ensure_ascii=False)
-        self._write("network.json", listing.encode() + b"\n")
+        facts = json.dumps(listing(self._network, self._planned, out), indent=2, ensure_ascii=False)
+        self._write("network.json", facts.encode() + b"\n")
 
-    def _identity(self, service: Service) -> None:
-        here, name = service.directory, service.name
+    def _certified(self, name: ServiceName, here: str) -> None:
         key = generate()
         authority = self._authorities[name.role]
         certificate = signing.sign_service(authority, name, key.public_key(), self._now)
@@ -184,11 +198,15 @@ class _Laboratory:
         self._write(f"{here}/key.pem", private_pem(key))
         self._write(f"{here}/trust.pem", self._certificate(ROOT))
         self._write(f"{here}/crl.pem", (self._custody.directory / "crl.pem").read_bytes())
+
+    def _identity(self, service: Service) -> None:
+        here, name = service.directory, service.name
+        self._certified(name, here)
         classic = generate_private_key(SECP256R1())
         twin = signing.sign_service(self._authorities[Classic.SERVICES], name, classic.public_key(), self._now)
         self._signed(Classic.SERVICES, f"{here}/classic-certificate.pem", twin)
         self._write(f"{here}/classic-key.pem", private_pem(classic))
-        if name.role is not Role.AAA:
+        if name.role in (Role.UKMS, Role.AKMS, Role.CKMS):
             self._write(f"{here}/modules.pem", self._certificate(Classic.MODULES))
         if name.role is Role.UKMS:
             self._towards_saes(service)
@@ -238,6 +256,22 @@ class _Laboratory:
             elif service.name.role is Role.AKMS:
                 self._write(f"{service.directory}/aaa-key.pem", public_pem(key.public_key()))
 
+    def _controllers(self) -> None:
+        """What controllers and CKMSs need to meet; nothing where there is no controller."""
+        controllers = [service for service in self._planned if service.name.role is Role.CONTROLLER]
+        steered = [service for service in self._planned if service.name.role is Role.CKMS] if controllers else []
+        for service in (*controllers, *steered):
+            self._write(f"{service.directory}/{AGENT_TRUST}", self._certificate(Classic.SERVICES))
+        revocations = (self._custody.directory / Classic.SERVICES / "crl.pem").read_bytes()
+        for service in steered:
+            self._write(f"{service.directory}/{AGENT_CRL}", revocations)
+        for controller in controllers:
+            key = generate(self._source)
+            self._write(f"{controller.directory}/{STATEMENT_KEY}", private_pem(key))
+            self._write(f"{controller.directory}/{PLAN_FILE}", encode(carrier_plan(self._network)))
+            for service in steered:
+                self._write(f"{service.directory}/{pinned_key(controller.name.node)}", public_pem(key.public_key()))
+
     def _certificate(self, authority: str) -> bytes:
         return signing.pem(self._authorities[authority].certificate)
 
@@ -257,53 +291,3 @@ _IMPORT_HEAD = "Customers, contracts, sites and SAEs. Load with: keyhaul aaa imp
 
 def _head(service: Service) -> str:
     return f"{service.name.id}. Start with: keyhaul serve {service.name.role} --config config.toml"
-
-
-def _listing(network: Description, planned: list[Service], out: Path) -> dict[str, Any]:
-    return {
-        "name": network.network.name,
-        "services": [
-            {
-                "role": service.name.role.value,
-                "node": service.name.node,
-                "id": service.name.id,
-                "address": service.address,
-                "metrics": service.config.operations.metrics,
-                "config": str(out / service.directory / "config.toml"),
-                "socket": str(out / service.directory / SOCKET),
-            }
-            for service in planned
-        ],
-        "links": [
-            {
-                "id": link.id,
-                "a": link.a,
-                "b": link.b,
-                "km": link.km,
-                "rate": network.rate(link),
-                "assumed": link.assumed,
-                "ends": [end(network, link, node).id for node in (link.a, link.b)],
-            }
-            for link in network.link
-        ],
-        "nodes": [{"name": node.name, "place": node.place, "roles": node.roles} for node in network.node],
-        "saes": [
-            {
-                "id": sae.id,
-                "node": sae.node,
-                "ukms": next(
-                    f"https://{service.address}"
-                    for service in planned
-                    if service.name.role is Role.UKMS and service.name.node == sae.node
-                ),
-                "kme": kme(sae.node),
-                "certificate": str(out / "saes" / sae.id / "certificate.pem"),
-                "key": str(out / "saes" / sae.id / "key.pem"),
-                "ca": str(out / "saes" / sae.id / "ca.pem"),
-                "peers": network.peers_of(sae),
-                "loopback": sae.loopback,
-            }
-            for sae in network.sae
-        ],
-        "subscribers": str(out / "aaa.toml"),
-    }

@@ -20,10 +20,15 @@ SUMMARIES = {
     "demo": "Run a whole network with two encryptors and cut a link.",
     "link": "List, cut, restore and protect links.",
     "network": "Lay out and run a whole network on this machine.",
+    "node": "Keep a node out of all paths.",
+    "path": "Show paths, and why they are chosen.",
     "pki": "Make, sign, show and revoke certificates.",
     "sae": "Get keys as an SAE does (ETSI GS QKD 014).",
     "serve": "Run one service from its configuration file.",
     "store": "Look at and check a service's key store.",
+    "top": "Watch the network.",
+    "topology": "Show the network as the controller believes it to be.",
+    "whatif": "Who is affected if links or nodes fail?",
 }
 """So that `keyhaul --help` loads none of them."""
 

@@ -68,6 +68,44 @@ def init(description: Path, out: Path, loopback: str | None, force: bool, as_jso
 
 
 @network.command()
+@click.argument("description", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; without it, print the plan."
+)
+@click.option("--loopback", help="Base of the loopback addresses, as `init` was given it.")
+@json_option
+def plan(description: Path, out: Path | None, loopback: str | None, as_json: bool) -> None:
+    """Tell controllers of a changed DESCRIPTION: what they have to know of its CKMSs and links.
+
+    The plan names no site, customer or SAE.
+    """
+    from keyhaul.command.init import read_description
+    from keyhaul.config.carrier import encode
+    from keyhaul.config.controllers import carrier_plan
+    from keyhaul.config.problems import ConfigurationError
+    from keyhaul.identity import secretfile
+
+    try:
+        found = carrier_plan(read_description(description, loopback))
+    except ConfigurationError as error:
+        raise ConfigurationRefused(str(error)) from error
+    if out is None:
+        click.echo(encode(found).decode(), nl=False)
+        return
+    try:
+        secretfile.write(out, encode(found))
+    except OSError as error:
+        raise click.ClickException(
+            f"{out} cannot be written: {error.strerror}; choose a file in a directory that you may write to"
+        ) from error
+    if as_json:
+        print_json({"plan": str(out), "nodes": len(found.nodes), "links": len(found.links)})
+        return
+    click.echo(f"{found.network}: {len(found.nodes)} CKMSs and {len(found.links)} links in {out}")
+    click.echo("Next: put it in place of each controller's `plan`; a running controller takes it up by itself.")
+
+
+@network.command()
 @directory_argument
 @click.option("--detach", is_flag=True, help="Return when everything serves; the network stays up.")
 @click.option("--restart/--no-restart", default=True, show_default=True, help="Start a service again that died.")

@@ -325,6 +325,7 @@ def _after_lists(authorities: Path, installed: list[Path]) -> str:
         return f"Replaced {len(installed)} files; running services pick them up by themselves."
     return (
         f"Next: copy {authorities / 'crl.pem'} to every service's crl.pem, and\n"
-        f"{authorities / Classic.SAES / 'crl.pem'} to every UKMS's saes-crl.pem;\n"
+        f"{authorities / Classic.SAES / 'crl.pem'} to every UKMS's saes-crl.pem,\n"
+        f"{authorities / Classic.SERVICES / 'crl.pem'} to every CKMS's services-crl.pem;\n"
         "running services pick them up by themselves."
     )

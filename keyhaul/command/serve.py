@@ -16,8 +16,8 @@ import click
 def serve(role: str, config: Path) -> None:
     """Run one service until SIGTERM or SIGINT.
 
-    ROLE is one of the installed roles (aaa, akms, ckms, qkdm, ukms). Logs go to standard error: lines for people on a
-    terminal, JSON otherwise.
+    ROLE is one of the installed roles (aaa, akms, ckms, controller, qkdm, ukms). Logs go to standard error: lines for
+    people on a terminal, JSON otherwise.
 
     \b
     Exit codes:

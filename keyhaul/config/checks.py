@@ -20,9 +20,11 @@ from keyhaul.config.services import (
     AkmsConfig,
     BufferSection,
     CkmsConfig,
+    ControllerConfig,
     ControllerSection,
     ControllerServerSection,
     ForwardingEntry,
+    GnmiSection,
     LinkSection,
     ListenSection,
     ModuleConfig,
@@ -32,6 +34,7 @@ from keyhaul.config.services import (
     PeerSection,
     PoolSection,
     QkdmConfig,
+    ServiceConfig,
     ServiceSection,
     StoreSection,
     SuiteName,
@@ -169,13 +172,14 @@ def _(table: StoreSection) -> Iterator[Problem]:
 
 @check.register
 def _(table: ModuleSection) -> Iterator[Problem]:
-    url = urlsplit(table.url)
     try:
+        url = urlsplit(table.url)
         valid = url.scheme == "https" and bool(url.hostname) and not url.query and not url.fragment
+        valid = valid and url.username is None
         _ = url.port
     except ValueError:
         valid = False
-    if not valid or url.username is not None:
+    if not valid:
         yield Problem("", "url", f'"{table.url}" is not allowed (https://HOST:PORT)')
     yield from _common_names(table, "kme", "sae", "peer_sae")
 
@@ -239,6 +243,11 @@ def _(table: ControllerSection) -> Iterator[Problem]:
 
 
 @check.register
+def _(table: GnmiSection) -> Iterator[Problem]:
+    return address_problems("address", table.address)
+
+
+@check.register
 def _(table: PoolSection) -> Iterator[Problem]:
     yield from at_least(table, 0, "minimum")
     if table.maximum < table.minimum:
@@ -287,7 +296,7 @@ def key_size_problems(field: str, bits: int) -> Iterator[Problem]:
         yield Problem("", field, f"{bits} is not allowed (bits: a multiple of 8, 8 to {_LARGEST_KEY})")
 
 
-def _role(table: UkmsConfig | AkmsConfig | CkmsConfig | QkdmConfig | AaaConfig, role: Role) -> Iterator[Problem]:
+def _role(table: ServiceConfig, role: Role) -> Iterator[Problem]:
     if table.service.role != role:
         yield Problem("service", "role", f'"{table.service.role}" is not allowed in this file ("{role}")')
 
@@ -324,6 +333,8 @@ def _(table: CkmsConfig) -> Iterator[Problem]:
     yield from duplicates("entry", "label", (f"{entry.label} from {entry.previous}" for entry in table.entry))
     if table.akms is not None:
         yield from _peer("akms", table.akms, Role.AKMS)
+    if table.gnmi is not None:
+        yield from _classic(table)
 
 
 @check.register
@@ -367,13 +378,25 @@ def _(table: QkdmConfig) -> Iterator[Problem]:
 @check.register
 def _(table: AaaConfig) -> Iterator[Problem]:
     yield from _role(table, Role.AAA)
-    if "://" not in table.database:
-        yield Problem("", "database", "no URL of a database (e.g. sqlite:///aaa.db)")
+    yield from database_problems("database", table.database, "aaa.db")
     yield from more_than(table, 0, "grant_lifetime", "epoch")
     yield from at_least(table, 1, "grant_allowance")
     yield from at_least(table, 7, "keep_days")
     if table.keep_days * 86_400 <= 2 * table.grant_lifetime:
         yield Problem("", "keep_days", f"{table.keep_days} is too little (more than two lives of a grant)")
+
+
+@check.register
+def _(table: ControllerConfig) -> Iterator[Problem]:
+    yield from _role(table, Role.CONTROLLER)
+    yield from _classic(table)
+    yield from database_problems("database", table.database, "controller.db")
+
+
+def database_problems(field: str, url: str, file: str) -> Iterator[Problem]:
+    """Yield what is wrong with the URL of a database; `file` is what an SQLite file is usually called."""
+    if "://" not in url:
+        yield Problem("", field, f"no URL of a database (e.g. sqlite:///{file})")
 
 
 def _rank_of(path: PathSection) -> str:
@@ -388,6 +411,11 @@ def _peer(table: str, peer: PeerSection, role: Role) -> Iterator[Problem]:
 def _link_key(table: UkmsConfig | AkmsConfig | CkmsConfig) -> Iterator[Problem]:
     if table.identity.link_key is None:
         yield Problem("identity", "link_key", "missing (a KMS has a link key: keyhaul pki link-key)")
+
+
+def _classic(table: CkmsConfig | ControllerConfig) -> Iterator[Problem]:
+    if table.identity.classic_certificate is None:
+        yield Problem("identity", "classic_certificate", "missing (gNMI needs it: keyhaul pki csr --classic)")
 
 
 def _list(names: Iterable[str]) -> str:

@@ -12,10 +12,10 @@ from typing import Literal
 from msgspec import Struct, field
 
 from keyhaul.config.routes import Hop, Routes
-from keyhaul.config.services import CARRIER_RATE, ServiceClass, SuiteName
+from keyhaul.config.services import CARRIER_RATE, HARD_LIMIT, LINK_POOL, ServiceClass, SuiteName
 from keyhaul.identity.names import Role
 
-NodeRole = Literal["ukms", "akms", "ckms", "aaa"]
+NodeRole = Literal["ukms", "akms", "ckms", "aaa", "controller"]
 
 
 LEAST_BURST = 4_096
@@ -65,6 +65,15 @@ class ModulesSection(Struct, forbid_unknown_fields=True, kw_only=True):
     fixed_rate: bool = False
 
 
+class ControlDescription(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[controller]: what the nodes with the role controller share."""
+
+    database: str | None = None
+    """SQLAlchemy URL of their PostgreSQL database; absent: an SQLite file, of a single controller."""
+    hard_limit: float = HARD_LIMIT
+    """Seconds for which CKMSs use what a controller said while none can be reached."""
+
+
 class NodeSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """[[node]]: a place with services."""
 
@@ -74,6 +83,11 @@ class NodeSection(Struct, forbid_unknown_fields=True, kw_only=True):
     number: int
     """Gives the node its loopback address."""
     roles: list[NodeRole]
+    jurisdiction: str = ""
+    """Whose law holds there, e.g. ``DE``, for paths that must not leave some."""
+    agent: str | None = None
+    """Where the agent of its CKMS listens, HOST:PORT, in a network of several machines; absent: port 9339 of the
+    node's address."""
 
 
 class LinkDescription(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -92,6 +106,10 @@ class LinkDescription(Struct, forbid_unknown_fields=True, kw_only=True):
     """No figures are known: the network's assumed rate is taken."""
     suites: list[SuiteName] | None = None
     floor: SuiteName | None = None
+    pool: int = LINK_POOL
+    """Payload pad that each end keeps per direction, bytes."""
+    risk_groups: list[str] = []
+    """What the link shares a fate with others by: ducts, bridges, buildings."""
     carrier: list[CarrierClass] = []
     """What the paths over this link may carry, where it is less than elsewhere."""
 
@@ -156,6 +174,7 @@ class Description(Struct, forbid_unknown_fields=True, kw_only=True):
 
     network: NetworkSection
     modules: ModulesSection = field(default_factory=ModulesSection)
+    controller: ControlDescription = field(default_factory=ControlDescription)
     node: list[NodeSection]
     link: list[LinkDescription]
     carrier_classes: list[CarrierClass] = field(name="carrier", default_factory=list)

@@ -10,10 +10,20 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from keyhaul.config.checks import at_least, check, duplicates, key_size_problems, more_than, suite_problems
+from keyhaul.config.checks import (
+    address_problems,
+    at_least,
+    check,
+    database_problems,
+    duplicates,
+    key_size_problems,
+    more_than,
+    suite_problems,
+)
 from keyhaul.config.description import (
     CarrierClass,
     ContractSection,
+    ControlDescription,
     CustomerSection,
     Description,
     LinkDescription,
@@ -71,17 +81,28 @@ def _(table: ModulesSection) -> Iterator[Problem]:
 
 
 @check.register
+def _(table: ControlDescription) -> Iterator[Problem]:
+    if table.database is not None:
+        yield from database_problems("database", table.database, "controller.db")
+    yield from more_than(table, 0, "hard_limit")
+
+
+@check.register
 def _(table: NodeSection) -> Iterator[Problem]:
     yield from _name("name", table.name)
     if not 1 <= table.number <= 65_534:
         yield Problem("", "number", f"{table.number} is not allowed (1 to 65534)")
     if not table.roles:
-        yield Problem("", "roles", 'empty (some of "ukms", "akms", "ckms", "aaa")')
+        yield Problem("", "roles", 'empty (some of "ukms", "akms", "ckms", "aaa", "controller")')
     yield from duplicates("", "roles", table.roles)
     if Role.UKMS in table.roles and len(table.roles) > 1:
         yield Problem(
             "", "roles", "a UKMS stands at a user's site, where nothing else of the operator's does (ukms alone)"
         )
+    if table.agent is not None:
+        yield from address_problems("agent", table.agent)
+        if Role.CKMS not in table.roles:
+            yield Problem("", "agent", "given, but there is no CKMS at its node (add ckms, or leave it out)")
     if Role.AKMS in table.roles and Role.CKMS not in table.roles:
         yield Problem("", "roles", "an AKMS needs a CKMS at its node (add ckms)")
 
@@ -98,6 +119,10 @@ def _(table: LinkDescription) -> Iterator[Problem]:
     if table.skr is not None:
         yield from at_least(table, 1, "skr")
     yield from at_least(table, 0, "skr_deviation", "qber_deviation")
+    yield from at_least(table, 1024, "pool")
+    yield from duplicates("", "risk_groups", table.risk_groups)
+    if "" in table.risk_groups:
+        yield Problem("", "risk_groups", "an empty name (what the links share)")
     yield from duplicates("carrier", "class", (one.service_class or "all others" for one in table.carrier))
     if not 0 <= table.qber <= 1:
         yield Problem("", "qber", f"{table.qber} is not allowed (a ratio of 0 to 1)")
@@ -165,12 +190,20 @@ def _(table: Description) -> Iterator[Problem]:
         yield from _connection(table)
     if sum(Role.AAA in node.roles for node in table.node) != 1:
         yield Problem("node", "roles", "exactly one node has the role aaa")
+    yield from _controllers(table)
     yield from duplicates("carrier", "class", (one.service_class or "all others" for one in table.carrier_classes))
     if not table.customer:
         yield Problem("customer", "", "missing (somebody must be there to have keys)")
     yield from duplicates("customer", "name", (customer.name for customer in table.customer))
     yield from duplicates("sae", "id", (sae.id for sae in table.sae))
     yield from _saes(table, known)
+
+
+def _controllers(table: Description) -> Iterator[Problem]:
+    database = table.controller.database
+    if len(table.with_role(Role.CONTROLLER)) > 1 and (database is None or database.startswith("sqlite")):
+        fault = "several nodes have the role controller: they share a PostgreSQL database (postgresql+psycopg://…)"
+        yield Problem("controller", "database", fault)
 
 
 def _addresses(table: Description) -> Iterator[Problem]:

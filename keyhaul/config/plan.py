@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from keyhaul.config.controllers import AGENT_TRUST, PLAN_FILE, STATEMENT_KEY, agent, steering
 from keyhaul.config.description import Description, LinkDescription, NodeSection
+from keyhaul.config.ports import FIRST_MODULE_PORT, METRICS_PORTS, PORTS
 from keyhaul.config.routes import hops_of
 from keyhaul.config.services import (
     AaaConfig,
+    AgentsSection,
     AkmsConfig,
     CkmsConfig,
+    ControllerConfig,
     ForwardingEntry,
     IdentitySection,
     LinkSection,
@@ -26,6 +30,7 @@ from keyhaul.config.services import (
     PeerSection,
     QkdmConfig,
     ServiceClass,
+    ServiceConfig,
     ServiceSection,
     StoreSection,
     UkmsConfig,
@@ -34,13 +39,6 @@ from keyhaul.config.services import (
 from keyhaul.config.subscribers import Contract, Customer, Sae, Site, Subscribers
 from keyhaul.identity.names import NodeId, Role, ServiceName
 from keyhaul.randomness import Source, label
-
-ServiceConfig = UkmsConfig | AkmsConfig | CkmsConfig | AaaConfig | QkdmConfig
-
-PORTS = {Role.CKMS: 7443, Role.AKMS: 7444, Role.AAA: 7445, Role.UKMS: 8443}
-"""Where other services reach a role; at a UKMS, where SAEs do."""
-FIRST_MODULE_PORT = 8014
-METRICS_PORTS = {Role.CKMS: 9443, Role.AKMS: 9444, Role.AAA: 9445, Role.UKMS: 9446, Role.QKDM: 9447}
 
 SOCKET = "socket"
 """The local socket, in the service's own directory."""
@@ -66,9 +64,9 @@ def services(description: Description, source: Source) -> list[Service]:
     forwarding = Forwarding(description, source)
     found = []
     for node in description.node:
-        for role in (Role.UKMS, Role.AKMS, Role.CKMS, Role.AAA):
+        for role in (Role.UKMS, Role.AKMS, Role.CKMS, Role.AAA, Role.CONTROLLER):
             if role in node.roles:
-                found.append(_kms(description, node, role, forwarding))
+                found.append(_certified(description, node, role, forwarding))
         if any(node.name in link.hop for link in description.link):
             found.append(_modules(description, node))
     return found
@@ -186,7 +184,7 @@ def end(description: Description, link: LinkDescription, node: str) -> ServiceNa
     return ServiceName(description.network.domain, roles[0] if node == link.a else roles[1], NodeId(node))
 
 
-def _kms(description: Description, node: NodeSection, role: Role, forwarding: Forwarding) -> Service:
+def _certified(description: Description, node: NodeSection, role: Role, forwarding: Forwarding) -> Service:
     host = description.host(node.name)
     address = f"{host}:{PORTS[role]}"
     name = ServiceName(description.network.domain, role, NodeId(node.name))
@@ -198,7 +196,7 @@ def _kms(description: Description, node: NodeSection, role: Role, forwarding: Fo
         crl="crl.pem",
         classic_certificate="classic-certificate.pem",
         classic_key="classic-key.pem",
-        link_key=None if role is Role.AAA else "link-key.pem",
+        link_key="link-key.pem" if role in (Role.UKMS, Role.AKMS, Role.CKMS) else None,
     )
     listen = ListenSection(address=address)
     operations = _operations(host, role)
@@ -215,6 +213,8 @@ def _kms(description: Description, node: NodeSection, role: Role, forwarding: Fo
                 store=store,
                 link=links,
                 akms=_peer(description, Role.AKMS, node.name) if Role.AKMS in node.roles else None,
+                controller=steering(description),
+                gnmi=agent(description, node.name),
                 path=forwarding.paths.get(node.name, []),
                 entry=forwarding.entries.get(node.name, []),
             )
@@ -249,6 +249,17 @@ def _kms(description: Description, node: NodeSection, role: Role, forwarding: Fo
                     trust="saes.pem",
                     crl="saes-crl.pem",
                 ),
+            )
+        case Role.CONTROLLER:
+            config = ControllerConfig(
+                service=service,
+                identity=identity,
+                listen=listen,
+                operations=operations,
+                gnmi=AgentsSection(trust=AGENT_TRUST),
+                database=description.controller.database or "sqlite:///controller.db",
+                statement_key=STATEMENT_KEY,
+                plan=PLAN_FILE,
             )
         case _:
             config = AaaConfig(
@@ -329,6 +340,7 @@ def _link(description: Description, link: LinkDescription, own: ServiceName) -> 
         suites=suites,
         floor=floor,
         rate=max(1, round(description.rate(link))),
+        pool=link.pool,
         module=ModuleSection(
             url=f"https://{host}:{_module_port(description, link, own.node)}",
             trust="modules.pem",

@@ -82,6 +82,14 @@ class ModuleSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """The other end's SAE ID at its module."""
 
 
+LINK_POOL = 65_536
+"""Bytes of payload pad that an end of a link keeps per direction where nobody says otherwise."""
+
+
+LINK_RESERVE = 2_048
+"""Bytes of control pad, likewise."""
+
+
 class LinkSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """[[link]]: one link of this KMS."""
 
@@ -102,9 +110,9 @@ class LinkSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """The weakest protection this end ever agrees to (`otp` is stronger than `aes-256-gcm`)."""
     rate: int = 2000
     """Expected key rate in bits per second: leases are about two seconds of it."""
-    pool: int = 65_536
+    pool: int = LINK_POOL
     """Payload pad to keep per direction, bytes."""
-    reserve: int = 2_048
+    reserve: int = LINK_RESERVE
     """Control pad to keep per direction, bytes."""
     rotate_messages: int = 1_000_000
     rotate_bytes: int = 1_073_741_824
@@ -170,12 +178,28 @@ class ControllerServerSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """PEM: its pinned ML-DSA-65 statement key."""
 
 
+HARD_LIMIT = 604_800.0
+"""Seconds: a week."""
+
+
 class ControllerSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """[controller]: who may steer this CKMS; absent: only its own configuration does."""
 
     server: list[ControllerServerSection]
-    hard_limit: float = 604_800.0
+    hard_limit: float = HARD_LIMIT
     """Seconds after which nothing that a controller said is used any more, though none can be reached."""
+
+
+class GnmiSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[gnmi]: this CKMS's agent: telemetry for the controllers, and their statements. It shows the certificate that
+    [identity] has as `classic_certificate`: gRPC's TLS knows no ML-DSA."""
+
+    address: str
+    """E.g. ``127.16.0.8:9339``."""
+    trust: str
+    """PEM: the authority of the controllers' P-256 certificates."""
+    crl: str | None = None
+    """PEM: its revocation list."""
 
 
 class CkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -190,6 +214,8 @@ class CkmsConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     akms: PeerSection | None = None
     """The AKMS of this node, at access nodes."""
     controller: ControllerSection | None = None
+    gnmi: GnmiSection | None = None
+    """Absent: no controller sees this CKMS."""
     path: list[PathSection] = []
     entry: list[ForwardingEntry] = []
 
@@ -332,3 +358,35 @@ class AaaConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     """Seconds per epoch."""
     keep_days: int = 400
     """Days for which usage records with their key IDs, grants and revocations are kept; sums per day stay."""
+
+
+class AgentsSection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[gnmi]: how the controller meets the CKMSs' agents, whose addresses the plan has. It shows the certificate that
+    [identity] has as `classic_certificate`: gRPC's TLS knows no ML-DSA."""
+
+    trust: str
+    """PEM: the authority of the CKMSs' P-256 certificates."""
+
+
+class ControllerConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A QKDN controller."""
+
+    service: ServiceSection
+    identity: IdentitySection
+    listen: ListenSection
+    """For path requests of CKMSs, and for operators' tools."""
+    operations: OperationsSection
+    gnmi: AgentsSection
+    database: str
+    """SQLAlchemy URL, e.g. ``sqlite:///controller.db`` (relative to this file) for a single controller; two or more
+    share a PostgreSQL database."""
+    statement_key: str
+    """PEM: the ML-DSA-65 key that signs forwarding statements; CKMSs pin its public half."""
+    plan: str
+    """JSON: the planned network, as `keyhaul network plan` writes it (`keyhaul.config.carrier`)."""
+    policy: Literal["hops", "widest-shortest", "residual"] = "residual"
+    """How to choose among the paths that may be taken."""
+
+
+ServiceConfig = UkmsConfig | AkmsConfig | CkmsConfig | AaaConfig | QkdmConfig | ControllerConfig
+"""What some role's file says."""

@@ -30,8 +30,11 @@ from keyhaul.identity.revocation import common_name
 
 ROOT = "root"
 
-SERVICE_ROLES = (Role.UKMS, Role.AKMS, Role.CKMS, Role.AAA)
+SERVICE_ROLES = (Role.UKMS, Role.AKMS, Role.CKMS, Role.AAA, Role.CONTROLLER, Role.VIEWER, Role.OPERATOR)
 """Roles that get an intermediate where nothing else is said."""
+
+LISTS = {"crl.pem": "", "saes-crl.pem": Classic.SAES.value, "services-crl.pem": Classic.SERVICES.value}
+"""What services call the files of revocation lists, and whose lists they are; empty: the operator's, all of them."""
 
 
 class Custody:
@@ -168,15 +171,14 @@ class Custody:
         self._write(self.directory / "crl.pem", revocation.pem(self.list_of(name) for name in operator))
 
     def install_lists(self, directory: Path) -> list[Path]:
-        """Replace every ``crl.pem`` and ``saes-crl.pem`` of services below a directory; return which.
+        """Replace every file of revocation lists (`LISTS`) of services below a directory; return which.
 
         Raises:
             IdentityError: no such file is there.
         """
-        sources = {"crl.pem": self.directory / "crl.pem", "saes-crl.pem": self.directory / Classic.SAES / "crl.pem"}
         replaced = self.lists_below(directory)
         for path in replaced:
-            self._write(path, sources[path.name].read_bytes())
+            self._write(path, (self.directory / LISTS[path.name] / "crl.pem").read_bytes())
         return replaced
 
     def lists_below(self, directory: Path) -> list[Path]:
@@ -188,12 +190,12 @@ class Custody:
         own = self.directory.resolve()
         found = [
             path
-            for name in ("crl.pem", "saes-crl.pem")
+            for name in LISTS
             for path in sorted(directory.glob(f"**/{name}"))
             if not path.resolve().is_relative_to(own)
         ]
         if not found:
-            raise IdentityError(f"no service below {directory} has a file crl.pem or saes-crl.pem")
+            raise IdentityError(f"no service below {directory} has a file {' or '.join(LISTS)}")
         return found
 
     def _write(self, path: Path, content: bytes) -> None:

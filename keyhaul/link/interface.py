@@ -27,6 +27,8 @@ class DirectionStatus:
     blocks: int
     used_total: int
     burned_total: int
+    added_total: int = 0
+    """Confirmed by both ends, since the process started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,14 @@ class LinkCalls(Protocol):
     @property
     def up(self) -> bool:
         """Whether a session stands and the neighbour is connected."""
+        ...
+
+    @property
+    def process(self) -> bytes:
+        """What names the neighbour's process at random; empty while no session stands, or another one is being made.
+
+        What is sent from then on reaches this process or one that began later.
+        """
         ...
 
     async def call(

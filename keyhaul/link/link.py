@@ -64,6 +64,12 @@ class Link:
         """Whether the link may be used, a session stands and the neighbour is connected."""
         return self._core.up
 
+    @property
+    def process(self) -> bytes:
+        """See `LinkCalls.process`."""
+        core = self._core
+        return b"" if core.session is None or core.frozen else core.session.peer_incarnation
+
     async def call(
         self,
         operation: Operation[Request, Reply],
@@ -227,4 +233,5 @@ def _direction(direction: SenderDirection | ReceiverDirection) -> DirectionStatu
         blocks=sum(len(pads.blocks) for pads in streams.values()),
         used_total=sum(pads.used for pads in streams.values()),
         burned_total=sum(pads.burned for pads in streams.values()),
+        added_total=sum(pads.added for pads in streams.values()),
     )

@@ -78,6 +78,8 @@ class PadStream:
         """Bytes burned in this process."""
         self.used = 0
         """Bytes used in this process."""
+        self.added = 0
+        """Bytes confirmed in this process."""
         self._finished: list[int] = []
 
     @property
@@ -92,6 +94,7 @@ class PadStream:
         self._blocks.append(block)
         self._starts.append(block.start)
         self.level += block.unused
+        self.added += block.unused
 
     def remove(self, number: int) -> int:
         """Burn a block whole; return how many unused bytes it had."""

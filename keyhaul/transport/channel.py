@@ -75,6 +75,14 @@ class Channel(TypedCalls):
         """Begin to dial; returns at once."""
         self._dialler.start()
 
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back over the connection that stands; None where none does, or until a PING was
+        answered.
+        """
+        wire = self._dialler.wire
+        return None if wire is None else wire.round_trip
+
     def redial(self) -> Awaitable[None]:
         """Leave the present connection for a new one, whose handshake uses the identity's files as they are now.
 

@@ -20,6 +20,7 @@ from keyhaul.transport.http2_events import (
     Event,
     PeerLeaves,
     PeerReady,
+    PingAnswered,
     RequestArrived,
     RequestTooLarge,
     StreamFailed,
@@ -211,6 +212,8 @@ class Http2:
             if not self._ready:
                 self._ready = True
                 found.append(PeerReady())
+        elif kind is h2_events.PingAckReceived:
+            found.append(PingAnswered())
         elif kind is h2_events.ConnectionTerminated:
             self._take_goaway(event, found)  # type: ignore[arg-type]
 

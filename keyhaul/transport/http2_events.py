@@ -49,6 +49,11 @@ class PeerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class PingAnswered:
+    """The peer answered a PING."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerLeaves:
     """The peer takes no further requests (GOAWAY); what it has taken goes on."""
 
@@ -63,4 +68,13 @@ class ConnectionFailed:
     """Of a closed list: `protocol`, `settings`, `pings`, `resets`, `fragments`, `controls`, `headers`, `frame-size`."""
 
 
-Event = RequestArrived | RequestTooLarge | AnswerArrived | StreamFailed | PeerReady | PeerLeaves | ConnectionFailed
+Event = (
+    RequestArrived
+    | RequestTooLarge
+    | AnswerArrived
+    | StreamFailed
+    | PeerReady
+    | PingAnswered
+    | PeerLeaves
+    | ConnectionFailed
+)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from keyhaul.identity.names import Role
-from keyhaul.transport.messages import aaa, access, link, path, peer, relay
+from keyhaul.transport.messages import aaa, access, foresight, link, network, path, peer, relay
 from keyhaul.transport.messages.base import Accepted, Message
 
 Request = TypeVar("Request", bound=Message)
@@ -26,6 +26,8 @@ OUT_OF_CARRIER: Pair = (Role.CKMS, Role.AKMS)
 BETWEEN_ACCESS: Pair = (Role.AKMS, Role.AKMS)
 TO_AAA: Pair = (Role.AKMS, Role.AAA)
 TO_CONTROLLER: Pair = (Role.CKMS, Role.CONTROLLER)
+STEERS: frozenset[Pair] = frozenset({(Role.OPERATOR, Role.CONTROLLER)})
+LOOKS: frozenset[Pair] = STEERS | {(Role.VIEWER, Role.CONTROLLER)}
 
 REVERSED = frozenset({DOWN})
 """(caller's role, server's role) where the server dials and the calls travel on that connection."""
@@ -67,6 +69,19 @@ CARRIER_OUTCOME = Operation("carrier.outcome", frozenset({OUT_OF_CARRIER}), rela
 CARRIER_DELIVER = Operation("carrier.deliver", frozenset({OUT_OF_CARRIER}), relay.Deliver, Accepted)
 
 PATH_REQUEST = Operation("path.request", frozenset({TO_CONTROLLER}), path.PathRequest, path.PathReply)
+
+NETWORK_STATUS = Operation("network.status", LOOKS, network.Ask, network.Status)
+NETWORK_NODES = Operation("network.nodes", LOOKS, network.Page, network.Nodes)
+NETWORK_LINKS = Operation("network.links", LOOKS, network.Page, network.Links)
+NETWORK_DISAGREEMENTS = Operation("network.disagreements", LOOKS, network.Page, network.Disagreements)
+NETWORK_DEMANDS = Operation("network.demands", LOOKS, network.Page, network.Demands)
+NETWORK_RESERVATIONS = Operation("network.reservations", LOOKS, network.Page, network.Reservations)
+NETWORK_EVENTS = Operation("network.events", LOOKS, network.AskEvents, network.Events)
+NETWORK_EXPLAIN = Operation("network.explain", LOOKS, foresight.Explain, foresight.Explained)
+NETWORK_WHATIF = Operation("network.whatif", LOOKS, foresight.WhatIf, foresight.Impact)
+NETWORK_DRYRUN = Operation("network.dryrun", LOOKS, foresight.DryRun, foresight.Rehearsed)
+NETWORK_QUARANTINE = Operation("network.quarantine", STEERS, network.Quarantine, Accepted)
+NETWORK_RELEASE = Operation("network.release", STEERS, network.Release, network.Released)
 
 PEER_REQUEST = Operation("peer.request", frozenset({BETWEEN_ACCESS}), peer.KeyRequest, Accepted)
 PEER_ANNOUNCE = Operation("peer.announce", frozenset({BETWEEN_ACCESS}), peer.Announce, Accepted)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -10,7 +12,7 @@ from typing import cast
 import structlog
 
 from keyhaul.transport.http2 import Http2
-from keyhaul.transport.http2_events import ConnectionFailed, Event, PeerReady
+from keyhaul.transport.http2_events import ConnectionFailed, Event, PeerReady, PingAnswered
 from keyhaul.transport.interface import Peer
 from keyhaul.transport.keepalive import Keepalive, KeepaliveTimes
 from keyhaul.transport.limits import Budget, Limits
@@ -19,6 +21,9 @@ from keyhaul.transport.metrics import TransportMetrics
 log = structlog.get_logger(__name__)
 
 _WRITE_BUFFER = 1_048_576
+
+_ROUND_TRIPS = 8
+"""PINGs of which the fastest counts: the others tell how busy the two processes were."""
 
 _LINGER = 2.0
 """Seconds that the peer has to take the last bytes and close as well."""
@@ -76,6 +81,9 @@ class Wire(asyncio.Protocol):
         self._paused = False
         self._flush_due = False
         self._closing = False
+        self._pinged: float | None = None
+        """When a PING left that was not answered yet."""
+        self._round_trips: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self.ready.add_done_callback(_seen)
@@ -84,6 +92,11 @@ class Wire(asyncio.Protocol):
     def under_way(self) -> int:
         """Exchanges that are not over."""
         return self._http2.under_way
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back, by the fastest of the last PINGs; None before the first answer."""
+        return min(self._round_trips, default=None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin HTTP/2; called by the event loop after the handshake."""
@@ -172,6 +185,10 @@ class Wire(asyncio.Protocol):
             if isinstance(event, PeerReady):
                 if not self.ready.done():
                     self.ready.set_result(None)
+            elif isinstance(event, PingAnswered):
+                if self._pinged is not None:
+                    self._round_trips.append(time.monotonic() - self._pinged)
+                    self._pinged = None
             elif isinstance(event, ConnectionFailed):
                 self._fail(event.reason)
             else:
@@ -243,6 +260,8 @@ class Wire(asyncio.Protocol):
                 return
             if ping:
                 self._http2.ping()
+                # Not the loop's time, which stands still while it is busy.
+                self._pinged = self._pinged or time.monotonic()
         self._flush()
         self._schedule()
 

@@ -204,6 +204,12 @@ def unanswered_by(connection: Connection, ukms: str) -> list[Batch]:
     return [_batch(row) for row in rows]
 
 
+def destroy_handed_over(connection: Connection, ukms: str) -> None:
+    """All batches that one master's UKMS has taken: its store is lost."""
+    taken = (BATCHES.c.state == KeyState.ISSUED, BATCHES.c.master_ukms == ukms)
+    connection.execute(update(BATCHES).where(*taken).values(state=after(KeyState.ISSUED, KeyEvent.DESTROY)))
+
+
 def ended(connection: Connection, now: float, unanswered: float) -> list[Batch]:
     """Some of the batches whose slave copies have ended, at most `PURGE_CHUNK`; those that are `unanswered` by then."""
     over = (BATCHES.c.expires <= now, ~_UNANSWERED | (BATCHES.c.expires <= unanswered))

@@ -67,6 +67,10 @@ class Delivery:
         """Service ids of this AKMS's UKMSs."""
         return [link.neighbour.id for link in self._links.all()]
 
+    def process(self, ukms: str) -> bytes:
+        """What names a UKMS's process; empty while it is not known which one a message would reach."""
+        return self._link(ukms).process
+
     async def call(self, ukms: str, operation: Operation[Request, Reply], request: Request) -> Reply:
         """Call a UKMS once.
 

@@ -12,7 +12,7 @@ from functools import partial
 from sqlalchemy import Connection, delete, update
 
 from keyhaul.identity.names import ServiceName
-from keyhaul.keys.states import KeyEvent, KeyState
+from keyhaul.keys.states import KeyState
 from keyhaul.runtime.interface import Runtime
 from keyhaul.store.interface import Store
 from keyhaul.transport.messages.access import Report, Reported
@@ -92,7 +92,7 @@ class Reconciling:
         ukms = neighbour.id
         before = self._stores.known(ukms)
         if not message.inquiry:
-            for batch in await self._stores.identified(ukms, message.store):
+            for batch in await self._stores.identified(ukms, message.store, self._releases.kept_from_others(ukms)):
                 self._releases.recalled(batch)
             self._stores.told(ukms, message.generation, message.store)
             done = await self._store.read(lambda c: store_of(c, ukms))
@@ -147,7 +147,7 @@ class Reconciling:
         last = ""
         while piece := await self._store.read(partial(batches.after_id, batch=last, limit=_PIECE)):
             last = piece[-1].id
-            concerned = [batch.id for batch in piece if ukms == batch.master_ukms or ukms in batch.sites]
+            concerned = [batch.id for batch in piece if ukms != batch.master_ukms and ukms in batch.sites]
             if concerned:
                 self._errands.wake(*await self._store.write(partial(_lose, names=concerned, ukms=ukms, store=store)))
         await self._store.write(lambda c: _know_store(c, ukms, store))
@@ -174,7 +174,7 @@ def _know_store(connection: Connection, ukms: str, store: str) -> None:
 
 
 def _lose(connection: Connection, names: list[str], ukms: str, store: str) -> list[str]:
-    """Withdraw what slaves lost; of what a master's UKMS lost, nobody can tell any more what it had issued.
+    """Withdraw what slaves lost at another UKMS than the master's.
 
     Where a batch is still being prepared, whoever releases or settles it finds that the store was replaced.
     """
@@ -182,10 +182,7 @@ def _lose(connection: Connection, names: list[str], ukms: str, store: str) -> li
     for batch in (batches.find(connection, name) for name in names):
         if batch is None:
             continue
-        if ukms == batch.master_ukms:
-            if batch.state is KeyState.ISSUED:
-                batches.move(connection, batch.id, KeyEvent.DESTROY)
-        elif batch.state is KeyState.PREPARED:
+        if batch.state is KeyState.PREPARED:
             batches.replaced(connection, batch, ukms, store)
         elif batch.state in (KeyState.RELEASED, KeyState.ISSUED) and batch.sites[ukms].store != store:
             if batch.part is Part.MAKER:

@@ -26,6 +26,9 @@ from services.akms.errands import Errand, ErrandKind, Errands
 from services.akms.metrics import Metrics
 from services.akms.tasks import Tasks
 
+_NOBODY_KNOWS = b""
+"""In the place of a UKMS's process: whichever a push may have reached."""
+
 
 class Releases:
     """Batches of an asker, or of local keys, on their way to the master's UKMS."""
@@ -51,7 +54,8 @@ class Releases:
         self._metrics = metrics
         self._guard = guard
         self._wall = wall
-        self._open: set[str] = set()
+        self._open: dict[str, set[bytes]] = {}
+        """The processes of the master's UKMS that each may have reached; an empty name where nobody can tell."""
 
     async def release(self, batch: Batch, bits: bytes, stores: Mapping[str, str]) -> None:
         """Release a batch durably and start to hand it over.
@@ -64,7 +68,14 @@ class Releases:
             BatchConflict: the batch was voided, is known, or slaves' copies are lost; nothing was written.
         """
         sealed = self._store.fields.seal(bits, batch.id.encode())
-        await self._store.write(lambda connection: self._write(connection, batch, sealed, stores))
+        new = batch.id not in self._open
+        self._open.setdefault(batch.id, set())
+        try:
+            await self._store.write(lambda connection: self._write(connection, batch, sealed, stores))
+        except BaseException:
+            if new:
+                self._open.pop(batch.id, None)
+            raise
         self._accounting.wake()
         self._metrics.batches.labels(batch.part, "released").inc()
         self._metrics.keys.inc(len(batch.key_ids))
@@ -75,12 +86,17 @@ class Releases:
 
     def hand_over(self, batch: Batch, bits: bytes) -> None:
         """Push a released batch to its master's UKMS until it is held there."""
-        self._open.add(batch.id)
+        self._open.setdefault(batch.id, set())
         self._tasks.start(self._hand_over(batch, bits), "hand-over")
 
     def recalled(self, batch: str) -> None:
         """The batch is void, or its master's UKMS spoke of it: no further attempt to push it."""
-        self._open.discard(batch)
+        self._open.pop(batch, None)
+
+    def kept_from_others(self, ukms: str) -> frozenset[str]:
+        """The batches on their way that can have reached no process of a UKMS but the present one, if any."""
+        present = {self._delivery.process(ukms)} - {_NOBODY_KNOWS}
+        return frozenset(batch for batch, reached in self._open.items() if reached <= present)
 
     async def resume(self) -> None:
         """After a start: hand over what was released and not held yet."""
@@ -89,6 +105,7 @@ class Releases:
             for batch in released:
                 sealed = await self._store.read(partial(batches.sealed_bits, batch=batch.id))
                 if sealed is not None and batch.expires > self._wall():
+                    self._open[batch.id] = {_NOBODY_KNOWS}
                     self.hand_over(batch, self._store.fields.open(sealed, batch.id.encode()))
 
     def _write(self, connection: Connection, batch: Batch, sealed: bytes, stores: Mapping[str, str]) -> None:
@@ -106,10 +123,13 @@ class Releases:
 
     async def _hand_over(self, batch: Batch, bits: bytes) -> None:
         until = batch.expires - self._guard - self._wall()
+
+        def attempt() -> Push:
+            self._open[batch.id].add(self._delivery.process(batch.master_ukms))
+            return self._message(batch)
+
         try:
-            await self._delivery.push(
-                batch.master_ukms, lambda: self._message(batch), bits, until, lambda: batch.id in self._open
-            )
+            await self._delivery.push(batch.master_ukms, attempt, bits, until, lambda: batch.id in self._open)
         except ServiceError as error:
             if error.code is not ErrorCode.DEADLINE and batch.id in self._open:
                 self._runtime.alarm("delivery-refused", ukms=batch.master_ukms, code=error.code)
@@ -117,7 +137,7 @@ class Releases:
                 self._errands.wake(await self._store.write(lambda c: errands.add(c, recall)))
             return
         finally:
-            self._open.discard(batch.id)
+            self._open.pop(batch.id, None)
         try:
             await self._store.write(lambda c: batches.move(c, batch.id, KeyEvent.ISSUE))
         except (BatchConflict, IllegalTransition):

@@ -8,6 +8,7 @@ taken, a generation within about a second.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
@@ -53,8 +54,13 @@ class UkmsStores:
         """What a UKMS told."""
         return self._known.get(ukms, Known())
 
-    async def identified(self, ukms: str, store: str) -> list[str]:
+    async def identified(self, ukms: str, store: str, kept: Collection[str] = ()) -> list[str]:
         """A UKMS has told its store's identity: durable when this returns.
+
+        Args:
+            ukms: service id.
+            store: the identity.
+            kept: batches that a former store can never have got: nothing changes for them.
 
         Returns:
             The batches that were on their way to a former store: they are not to be pushed any more.
@@ -63,7 +69,7 @@ class UkmsStores:
             self._known[ukms] = Known(store)
         if self._durable.get(ukms) == store:
             return []
-        lost = await self._store.write(lambda connection: _identify(connection, ukms, store))
+        lost = await self._store.write(lambda connection: _identify(connection, ukms, store, kept))
         self._durable[ukms] = store
         return lost
 
@@ -97,11 +103,11 @@ class UkmsStores:
             await self._store.write(change)
 
 
-def _identify(connection: Connection, ukms: str, store: str) -> list[str]:
-    """Record a store's identity; returns the batches that a former store may have had.
+def _identify(connection: Connection, ukms: str, store: str, kept: Collection[str]) -> list[str]:
+    """Record a store's identity; returns the batches without an answer that a former store may have had.
 
-    Nobody can tell any more whether the master got their keys: they count as handed over, and their slaves' copies
-    stay until they end.
+    Nobody can tell any more which of the keys there the master got: all count as handed over, and their slaves'
+    copies stay until they end.
     """
     told = {"told": store, "generation": 0}
     mine = UKMS_STORES.c.ukms == ukms
@@ -110,8 +116,10 @@ def _identify(connection: Connection, ukms: str, store: str) -> list[str]:
         connection.execute(insert(UKMS_STORES).values(ukms=ukms, store=store, **told))
     else:
         connection.execute(update(UKMS_STORES).where(mine).values(told))
-    lost = [batch.id for batch in batches.unanswered_by(connection, ukms)] if former not in (None, "", store) else []
+    if former in (None, "", store):
+        return []
+    lost = [batch.id for batch in batches.unanswered_by(connection, ukms) if batch.id not in kept]
     for name in lost:
         batches.move(connection, name, KeyEvent.ISSUE)
-        batches.move(connection, name, KeyEvent.DESTROY)
+    batches.destroy_handed_over(connection, ukms)
     return lost

@@ -15,6 +15,7 @@ from typing import Any
 
 from keyhaul.identity.names import ServiceName
 from keyhaul.pressure.fair import Shares
+from keyhaul.runtime.group import Group
 from keyhaul.transport.interface import Calls, Peer, Routes
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Deliver, Forward, Outcome, RelayFailure, Submit
@@ -80,7 +81,7 @@ class Carrier:
         self._akms = akms
         self._clock = clock
         self._pause = pause
-        self._group: asyncio.TaskGroup | None = None
+        self._group = Group()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._stop = asyncio.Event()
@@ -102,15 +103,14 @@ class Carrier:
 
     async def run(self) -> None:
         """Own all tasks and the deadlines, until `close`; an unexpected exception in any task ends it."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            watch = group.create_task(self._watch_deadlines(), name="carrier-deadlines")
+        async with self._group as group:
+            watch = group.begin(self._watch_deadlines(), "carrier-deadlines")
             await self._stop.wait()
-            self._group = None
+            group.close()
             self._expect(set())
-            watch.cancel()
-            for task in self._tasks:
-                task.cancel()
+            for task in (watch, *self._tasks):
+                if task is not None:
+                    task.cancel()
 
     @property
     def acknowledgements_lost(self) -> int:
@@ -144,7 +144,7 @@ class Carrier:
     async def _on_submit(self, peer: Peer, request: Submit) -> Accepted:
         if self._akms is None or peer.name != self._akms.peer:
             raise ServiceError(ErrorCode.FORBIDDEN, "only the AKMS of this node submits here")
-        if self._draining or self._group is None:
+        if self._draining or not self._group.takes:
             raise ServiceError(ErrorCode.UNREACHABLE, "this service is stopping")
         self._apply(self._relay.submit(request, self.ready, self._clock()))
         self.on_submitted(request)
@@ -176,13 +176,15 @@ class Carrier:
 
     def _begin_forward(self, effect: SendForward) -> None:
         waiting = self._forwarding.setdefault(effect.neighbour, Shares(FORWARDS_PER_NEIGHBOUR))
-        if self._group is None or not waiting.take(effect.flow):
-            self._apply(self._relay.failed(effect.message.reference, RelayFailure.BUSY, self._clock()))
-            return
-        task = self._begin(self._forward(effect), "carrier-forward")
-        self._sending[effect.message.reference] = task
-        # Not in the task: one that is cancelled before its first step never runs.
-        task.add_done_callback(lambda _: self._forwarded(effect))
+        if waiting.take(effect.flow):
+            task = self._begin(self._forward(effect), "carrier-forward")
+            if task is not None:
+                self._sending[effect.message.reference] = task
+                # Not in the task: one that is cancelled before its first step never runs.
+                task.add_done_callback(lambda _: self._forwarded(effect))
+                return
+            waiting.give_back(effect.flow)
+        self._apply(self._relay.failed(effect.message.reference, RelayFailure.BUSY, self._clock()))
 
     async def _forward(self, effect: SendForward) -> None:
         try:
@@ -203,10 +205,11 @@ class Carrier:
         return remaining
 
     def _begin_delivery(self, effect: DeliverBatch) -> None:
-        if self._group is None or not self._delivering.take(effect.flow):
-            self._apply(self._relay.finished(effect.reference, RelayFailure.BUSY, self._clock()))
-            return
-        self._begin(self._deliver(effect), "carrier-deliver")
+        if self._delivering.take(effect.flow):
+            if self._begin(self._deliver(effect), "carrier-deliver") is not None:
+                return
+            self._delivering.give_back(effect.flow)
+        self._apply(self._relay.finished(effect.reference, RelayFailure.BUSY, self._clock()))
 
     async def _deliver(self, effect: DeliverBatch) -> None:
         assert self._akms is not None  # the table has no entry that delivers here without one
@@ -221,11 +224,10 @@ class Carrier:
         self._apply(self._relay.finished(effect.reference, failure, self._clock()))
 
     def _begin_telling(self, effect: TellOutcome) -> None:
-        if self._telling >= OUTCOMES or self._group is None:
+        if self._telling < OUTCOMES and self._begin(self._tell(effect), "carrier-outcome") is not None:
+            self._telling += 1
+        else:
             self.outcomes_lost += 1
-            return
-        self._telling += 1
-        self._begin(self._tell(effect), "carrier-outcome")
 
     async def _tell(self, effect: TellOutcome) -> None:
         assert self._akms is not None  # only the AKMS submits
@@ -247,17 +249,13 @@ class Carrier:
             self._telling -= 1
 
     def _begin_returning(self, work: Coroutine[Any, Any, None]) -> bool:
-        if self._group is None:
-            work.close()
-            return False
-        self._begin(work, "carrier-acknowledge")
-        return True
+        return self._begin(work, "carrier-acknowledge") is not None
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        assert self._group is not None
-        task = self._group.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        task = self._group.begin(work, name)
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return task
 
     async def _watch_deadlines(self) -> None:

@@ -26,10 +26,9 @@ _LABEL = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A neighbour and the label under which it knows the path."""
+    """A neighbour (service id, e.g. ``ckms-9``) and the label under which it knows the path."""
 
     neighbour: str
-    """Service id, e.g. ``ckms-9``."""
     label: PathLabel
 
 
@@ -95,6 +94,8 @@ class ForwardingTable:
     """
 
     def __init__(self, own: str, neighbours: Iterable[str], *, delivers: bool) -> None:
+        self.changes = 0
+        """How often something else was put in force."""
         self._rows = _Rows(own, frozenset(neighbours), delivers)
 
     def lookup(self, label: str, previous: str) -> Entry | None:
@@ -143,7 +144,7 @@ class ForwardingTable:
         Raises:
             InvalidForwarding: anything in it is wrong; the old table stays.
         """
-        self._rows.exchange((*self.entries, *self.paths), (*entries, *paths))
+        self.amend((*self.entries, *self.paths), (*entries, *paths))
 
     def amend(self, former: Iterable[Row], latter: Iterable[Row]) -> None:
         """Put rows in the place of others, all or none; what it costs does not grow with the table.
@@ -152,6 +153,7 @@ class ForwardingTable:
             InvalidForwarding: the table would be wrong; it stays as it was.
         """
         self._rows.exchange(tuple(former), tuple(latter))
+        self.changes += 1
 
     def check(self, former: Iterable[Row], latter: Iterable[Row]) -> None:
         """Find out whether `amend` would do it.

@@ -1,7 +1,8 @@
-"""What is counted at a carrier KMS; read from the relay's own figures only when somebody asks."""
+"""What is counted at a carrier KMS; read from the parts' own figures only when somebody asks."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import Metric
@@ -10,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from services.ckms.carrier import Carrier
 from services.ckms.relay import Relay
+from services.ckms.steering import Steering
 
 
 class CarrierCollector(Collector):
@@ -49,4 +51,44 @@ class CarrierCollector(Collector):
         yield lost
         yield GaugeMetricFamily(
             "keyhaul_ckms_in_flight", "Batches that wait for their outcome", value=self._relay.in_flight
+        )
+
+
+class SteeringCollector(Collector):
+    """What the controller said, and how this CKMS stands with it."""
+
+    def __init__(self, steering: Steering) -> None:
+        self._steering = steering
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric with its present value."""
+        steering = self._steering
+        now = steering.now()
+        held = Counter(
+            "draining" if each.drained is not None else "lapsed" if not each.remaining(now) else "standing"
+            for each in steering.held.values()
+        )
+        statements = GaugeMetricFamily(
+            "keyhaul_ckms_statements", "Statements in force; lapsed: beyond their lifetime", labels=["state"]
+        )
+        for state in ("standing", "draining", "lapsed"):
+            statements.add_metric([state], held[state])
+        yield statements
+        yield CounterMetricFamily("keyhaul_ckms_statements_accepted", "Statements accepted", value=steering.accepted)
+        refused = CounterMetricFamily(
+            "keyhaul_ckms_statements_refused", "Sets of statements refused, by reason", labels=["reason"]
+        )
+        for reason, number in sorted(steering.refusals.items()):
+            refused.add_metric([reason.value], number)
+        yield refused
+        high = steering.high
+        yield GaugeMetricFamily(
+            "keyhaul_ckms_statement_epoch", "Epoch of the last leader that was accepted", high.epoch
+        )
+        yield GaugeMetricFamily("keyhaul_ckms_statement_serial", "Serial accepted last in this epoch", high.serial)
+        yield GaugeMetricFamily(
+            "keyhaul_ckms_in_doubt", "Whether only statements for this very process are accepted", int(high.doubt)
+        )
+        yield GaugeMetricFamily(
+            "keyhaul_ckms_controller_heard", "Whether a leading controller was heard of late", int(steering.in_contact)
         )

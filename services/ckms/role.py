@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 
@@ -25,6 +25,7 @@ from keyhaul.transport.channel import Channel
 from keyhaul.transport.interface import Routes
 from keyhaul.transport.listener import Listener
 from keyhaul.transport.tls import service_client, service_server
+from services.ckms.agent.parts import AgentLink, Parts
 from services.ckms.asking import Asking
 from services.ckms.carrier import Carrier
 from services.ckms.choice import PathChoice
@@ -32,13 +33,16 @@ from services.ckms.commands import Answers
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, InvalidForwarding, PathLabel
 from services.ckms.forwarding import Path as CarrierPath
 from services.ckms.installed import Installed
-from services.ckms.metrics import CarrierCollector
+from services.ckms.metrics import CarrierCollector, SteeringCollector
 from services.ckms.policing import Limit
 from services.ckms.relay import Relay
 from services.ckms.requesting import PathRequests
 from services.ckms.schema import SCHEMA
 from services.ckms.statement_store import StatementStore
 from services.ckms.steering import Steering
+
+if TYPE_CHECKING:
+    from services.ckms.agent.agent import Agent
 
 DRAIN = 2.5
 """Seconds for what is in flight when the service is stopped; the rest of its time is for closing."""
@@ -76,7 +80,7 @@ class CkmsRole:
             closing.push_async_callback(store.close)
             routes = Routes()
             links = Links(own, routes, store, link_key, runtime, directory=directory)
-            channels = await _join(own, config, directory, identity, links, peer_keys, runtime, closing)
+            channels, told = await _join(own, config, directory, identity, links, peer_keys, runtime, closing)
             choice = PathChoice()
             steering: Steering | None = None
             if config.controller is not None:
@@ -99,12 +103,17 @@ class CkmsRole:
                 closing.push_async_callback(_end, runtime.task(asking.run(), "asking"))
             runtime.registry.register(CarrierCollector(relay, carrier))
             LinkCommands(links).register(runtime)
-            Answers(table, choice).register(runtime)
+            Answers(table, choice, relay.police).register(runtime)
+            if steering is not None:
+                runtime.registry.register(SteeringCollector(steering))
+            agent = None if config.gnmi is None else _agent(own, told, Parts(relay, table, steering), runtime)
             runtime.health(
                 lambda: {
                     "links": links.health(),
                     "connected": {} if akms is None else {akms.peer.id: akms.connected},
                     "in_flight": relay.in_flight,
+                    **({} if steering is None else {"steering": steering.health()}),
+                    **({} if agent is None else {"gnmi_subscriptions": agent.subscriptions}),
                 }
             )
             running = runtime.task(carrier.run(), "carrier")
@@ -118,6 +127,8 @@ class CkmsRole:
             )
             closing.push_async_callback(links.close)
             await links.start()
+            if agent is not None and config.gnmi is not None:
+                await agent.start(config.gnmi, directory, identity, closing)
             closing.push_async_callback(listener.close)
             try:
                 await listener.start()
@@ -146,13 +157,14 @@ async def _join(
     peer_keys: list[MLDSA65PublicKey],
     runtime: Runtime,
     closing: AsyncExitStack,
-) -> dict[str, Channel]:
+) -> tuple[dict[str, Channel], list[AgentLink]]:
     """Dial the neighbours, and the AKMS of this node with the controllers; make a link to each neighbour.
 
-    Returns who is dialled.
+    Returns who is dialled, and the links.
     """
     tls = service_client(identity)
     channels: dict[str, Channel] = {}
+    told: list[AgentLink] = []
     for section, peer_key in zip(config.link, peer_keys, strict=True):
         if section.address is None:
             raise StartError(f"link {section.id}: a CKMS dials its neighbours: give the neighbour's address")
@@ -161,7 +173,7 @@ async def _join(
         channels[section.neighbour] = channel
         module = module_client(section, directory, identity)
         closing.push_async_callback(module.close)
-        links.add(section, channel, peer_key, module)
+        told.append(AgentLink(section, links.add(section, channel, peer_key, module), module, channel))
     if config.akms is not None:
         akms = ServiceName.of(own.domain, config.akms.service)
         channels[config.akms.service] = Channel(own, akms, config.akms.address, tls, registry=runtime.registry)
@@ -171,7 +183,14 @@ async def _join(
     for channel in channels.values():
         closing.push_async_callback(channel.close)
         await channel.start()
-    return channels
+    return channels, told
+
+
+def _agent(own: ServiceName, told: list[AgentLink], parts: Parts, runtime: Runtime) -> Agent:
+    # gRPC is as large as all else that a CKMS imports: only where there is an agent.
+    from services.ckms.agent.agent import Agent
+
+    return Agent(own, told, parts, runtime)
 
 
 def _forwarding(own: ServiceName, config: CkmsConfig) -> ForwardingTable:

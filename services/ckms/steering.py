@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from keyhaul.agents.statements import SignedStatement, StatementRefused
+from keyhaul.agents.statements import SignedStatement, StatementRefusal, StatementRefused
 from keyhaul.store.interface import StoreUnavailable
 from services.ckms.choice import PathChoice
 from services.ckms.forwarding import ForwardingTable
@@ -69,6 +70,10 @@ class Steering:
         self._changing = asyncio.Lock()
         self._kept_at = 0.0
         self._settling: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+        """Statements, since the process started."""
+        self.refusals: Counter[StatementRefusal] = Counter()
+        """Sets of statements that were refused, likewise."""
 
     @classmethod
     async def open(
@@ -115,6 +120,22 @@ class Steering:
     def held(self) -> Mapping[int, Held]:
         """The statements in force, and entries that drain, by serial."""
         return self._installed.held
+
+    @property
+    def in_contact(self) -> bool:
+        """Whether a controller that leads was heard of late."""
+        return self._installed.in_contact(self.now())
+
+    def health(self) -> dict[str, Any]:
+        """For the health page: who was accepted last, and what holds."""
+        high = self.high
+        return {
+            "controller_heard": self.in_contact,
+            "epoch": high.epoch,
+            "serial": high.serial,
+            "in_doubt": high.doubt,
+            "statements": len(self.held),
+        }
 
     def now(self) -> float:
         """The own time, by which `Held.remaining` counts."""
@@ -177,10 +198,12 @@ class Steering:
                 verified = await asyncio.to_thread(self._installed.verified, offered)
                 change = self._installed.consider(verified, self.now())
             except StatementRefused as refused:
+                self.refusals[refused.refusal] += 1
                 self._alarms.alarm("statement-refused", why=refused.refusal.value, serial=refused.serial)
                 raise
             await self._keep(change)
             self._take(change)
+            self.accepted += len(verified)
             self.heard()
 
     def _take(self, change: Change) -> None:

@@ -17,6 +17,7 @@ from keyhaul.transport.tls import classic_server
 from services.qkdm.channel import ChannelLost, Connection
 from services.qkdm.condition import Change
 from services.qkdm.end import End, Mismatch
+from services.qkdm.generator import QBER_LIMIT
 from services.qkdm.kme import KmeServer
 from services.qkdm.messages import Condition, Message
 from services.qkdm.requests import Answer, Kme, Names, Request
@@ -68,7 +69,7 @@ class Module(ABC):
         kme = Kme(Names(config.kme, config.peer_kme, config.sae, config.peer_sae), self.end)
 
         def answer(request: Request) -> Answer:
-            answer = kme.answer(request, self._clock(), self._expected_rate())
+            answer = kme.answer(request, self._clock(), self._expected_rate(), self._figures())
             self.keys_were_asked_for()
             return answer
 
@@ -134,6 +135,13 @@ class Module(ABC):
         if not self.end.synchronised:
             return math.inf
         return self.condition.rate or self.config.rate
+
+    def _figures(self) -> dict[str, float]:
+        """What the status tells beside what the standard has: bits per second, and the error ratio, 0 to 1."""
+        condition = self.condition
+        works = self.end.synchronised and not condition.cut and condition.qber <= QBER_LIMIT
+        rate = condition.rate or self.config.rate if works else 0.0
+        return {"secret_key_rate": round(rate, 3), "qber": round(condition.qber, 6)}
 
     def _connected(self, connection: Connection) -> None:
         self._connection = connection

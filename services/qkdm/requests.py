@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -86,21 +86,22 @@ class Kme:
         self.names = names
         self._end = end
 
-    def answer(self, request: Request, now: float, rate: float) -> Answer:
+    def answer(self, request: Request, now: float, rate: float, figures: Mapping[str, float] | None = None) -> Answer:
         """Answer a request; keys in the answer have left the store and are gone from this KME.
 
         Args:
             request: what arrived.
             now: seconds.
             rate: secret bits per second at present, from which `Retry-After` is estimated.
+            figures: told in the status's extension.
         """
         self._end.settle(now)
         try:
-            return Answer(200, self._answer(request, now, rate))
+            return Answer(200, self._answer(request, now, rate, figures or {}))
         except Refused as refused:
             return refused.answer()
 
-    def _answer(self, request: Request, now: float, rate: float) -> bytes:
+    def _answer(self, request: Request, now: float, rate: float, figures: Mapping[str, float]) -> bytes:
         if request.caller != self.names.sae:
             raise Refused(401, "this KME does not serve the SAE that the client certificate names")
         if len(request.path) != 5 or tuple(request.path[:3]) != _PREFIX:
@@ -115,13 +116,13 @@ class Kme:
             raise Refused(400, "this KME shares no keys with that SAE")
         match method:
             case "status":
-                return msgspec.json.encode(self._status())
+                return msgspec.json.encode(self._status(figures))
             case "enc_keys":
                 return self._container(self._get_key(_key_request(request), now, rate))
             case _:
                 return self._container(self._get_key_with_ids(_key_ids(request)))
 
-    def _status(self) -> etsi014.Status:
+    def _status(self, figures: Mapping[str, float]) -> etsi014.Status:
         size = self._end.key_size
         return etsi014.Status(
             source_KME_ID=self.names.kme,
@@ -135,6 +136,7 @@ class Kme:
             max_key_size=size,
             min_key_size=size,
             max_SAE_ID_count=0,
+            status_extension=dict(figures) if figures else msgspec.UNSET,
         )
 
     def _get_key(self, wanted: etsi014.KeyRequest, now: float, rate: float) -> list[HeldKey]:

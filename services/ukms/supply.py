@@ -17,6 +17,7 @@ import structlog
 from keyhaul.identity.names import SaeId
 from keyhaul.keys.material import KeyId
 from keyhaul.randomness import Source
+from keyhaul.runtime.group import Group
 from keyhaul.store.interface import StoreError
 from keyhaul.transport.messages.access import DeliveryFailed, Description, Held, Push
 from keyhaul.transport.messages.peer import Voided, VoidKeys
@@ -66,7 +67,7 @@ class Supply:
         self._vault = vault
         self._metrics = metrics
         self._clock = clock
-        self._group: asyncio.TaskGroup | None = None
+        self._group = Group()
         self._closing = asyncio.Event()
         self.buffers = buffers = Buffers(policy)
         self._answering = answering = Answering(vault, expecting=expecting, clock=clock)
@@ -101,14 +102,13 @@ class Supply:
 
     async def run(self) -> None:
         """Own the tasks of the supply until `close`; a failure that nothing expects ends it with an error."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
+        async with self._group:
             await self._closing.wait()
-            self._group = None
 
     def close(self) -> None:
         """Take nothing more on: whoever waits is answered 503."""
         self._closing.set()
+        self._group.close()
         for buffer in self.buffers:
             self._answering.fail(buffer.fail_all(), unavailable())
 
@@ -214,11 +214,7 @@ class Supply:
             self._filling.fill(buffer)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> bool:
-        if self._group is None or self._closing.is_set():
-            work.close()
-            return False
-        self._group.create_task(work)
-        return True
+        return self._group.begin(work) is not None
 
     async def _issue(self, buffer: Buffer, taken: Taken) -> Keys:
         try:

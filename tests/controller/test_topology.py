@@ -74,8 +74,19 @@ def test_a_network_as_planned_has_no_disagreement_and_a_view_with_all_of_it() ->
     pool = Direction(rate=9_000, pool=8 * (500_000 - 4_096), capacity=8_000_000)
     link = found.view.link("8-9")
     assert link == Link(
-        "8-9", "ckms-8", "ckms-9", True, True, SUITES, km=51.0, latency_s=350e-6, ab=pool, ba=replace(pool, reserved=77)
+        "8-9",
+        "ckms-8",
+        "ckms-9",
+        True,
+        True,
+        SUITES,
+        km=51.0,
+        latency_s=350e-6,
+        stream=9_000,
+        ab=pool,
+        ba=replace(pool, reserved=77),
     )
+    assert link.spare(link.ab) == 9_000 - 77
     assert [node.quarantined for node in found.view.nodes] == [False, False, True]
     assert {node.jurisdiction for node in found.view.nodes} == {"DE"}
     assert found.links["8-9"].belief.qber == 0.02

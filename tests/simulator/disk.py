@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Connection, MetaData, create_engine, event
@@ -42,6 +42,7 @@ class Copy:
     content: bytes
     store_id: str
     generation: int
+    made: float = 0.0
 
 
 class Disk:
@@ -54,6 +55,8 @@ class Disk:
         self.copies: deque[Copy] = deque(maxlen=COPIES)
         self.put_back_at: list[float] = []
         """When it was put back to an older state."""
+        self.put_back_to: list[Copy] = []
+        """Which that was, each time."""
         self.lost_at: list[float] = []
         """When everything on it was lost."""
         self.on_commit: Callable[[], None] = lambda: None
@@ -88,16 +91,18 @@ class Disk:
         """All of it."""
         return self.raw.serialize()
 
-    def keep_copy(self) -> None:
+    def keep_copy(self, now: float) -> None:
         """Keep the present state, to be put back later."""
-        self.copies.append(self._copy())
+        self.copies.append(replace(self._copy(), made=now))
 
     def put_back(self, choice: Random, now: float) -> bool:
         """Go back to one of the older states; False where there is none."""
         if not self.copies:
             return False
-        self._become(choice.choice(list(self.copies)))
+        copy = choice.choice(list(self.copies))
+        self._become(copy)
         self.put_back_at.append(now)
+        self.put_back_to.append(copy)
         return True
 
     def lose(self, store_id: str, now: float) -> None:

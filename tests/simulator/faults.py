@@ -186,13 +186,14 @@ class Injector:
     # Disks
 
     def _keep_copy(self) -> None:
-        self._world.processes[self._harmable].disk.keep_copy()
+        self._world.processes[self._harmable].disk.keep_copy(self._world.loop.time())
 
     def _put_back(self) -> None:
         process = self._world.processes[self._harmable]
         if process.disk.copies:
             self._kill(process, "crashed")
             process.disk.put_back(self._chance, self._world.loop.time())
+            self._world.oracle.put_back(process)
             self.count("store put back")
 
     def _lose(self) -> None:

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from keyhaul.identity.names import Role
 from keyhaul.transport.messages.link import Stream
+from tests.simulator.astray import Astray
+from tests.simulator.unnoticed import Unnoticed
 
 if TYPE_CHECKING:
     from keyhaul.link.link import Link
@@ -49,8 +51,8 @@ class KnownKey:
     handed: float | None = None
     """When the master got it."""
     bits: bytes | None = None
-    taken: set[str] = field(default_factory=set)
-    """Slaves that got it."""
+    taken: dict[str, float] = field(default_factory=dict)
+    """Slaves that got it, and when."""
     uncertain: set[str] = field(default_factory=set)
     """Slaves that asked for it and heard no outcome."""
     released: bool = False
@@ -74,6 +76,8 @@ class Oracle:
         self._seen: dict[str, int] = defaultdict(int)
         self._harms: dict[str, int] = defaultdict(int)
         self._stolen: dict[str, list[tuple[UUID, float]]] = defaultdict(list)
+        self._astray = Astray()
+        self._unnoticed = Unnoticed()
         self.withdrawn_by_liar: set[str] = set()
         """Batches of others of which the lying UKMS said that their keys expired."""
         self.delivered = 0
@@ -133,10 +137,18 @@ class Oracle:
         if process.name.role is Role.AKMS and self.attending:
             self._look_at_batches(process)
 
+    def put_back(self, process: SimulatedProcess) -> None:
+        """A service's store was put back to an older state."""
+        from tests.simulator.world import AKMS_OF
+
+        if process.name.id in AKMS_OF:
+            self._unnoticed.put_back(process, self._world.processes[AKMS_OF[process.name.id]])
+
     def _look_at_batches(self, process: SimulatedProcess) -> None:
         raw = process.disk.raw
         own = process.name.id
         now = self._world.loop.time()
+        self._astray.look(process, now)
         if len(process.disk.harmed) != self._harms[own]:
             # Rows are numbered anew.
             self._harms[own] = len(process.disk.harmed)
@@ -159,6 +171,7 @@ class Oracle:
                 known.akms |= {own, peer} - {""}
                 if state == "released" and part != "maker" and not known.released:
                     known.released = True
+                    self._astray.released(process, master_ukms, batch, now)
                     self._check_held(known, master_ukms)
 
     def stolen(self, grant: str, key_ids: Sequence[UUID]) -> None:
@@ -203,7 +216,7 @@ class Oracle:
             return
         if known.master != master or set(known.slaves) != set(slaves):
             self.finding("same", f"{master} got {key_id}, which was made for {known.master} and {known.slaves}")
-        if known.handed is not None:
+        if known.handed is not None and not self._unnoticed.may_come_twice(self._site(master), known.handed):
             self.finding("one-delivery", f"{master} got {key_id} twice")
         if known.handed is None:
             known.handed = self._world.loop.time()
@@ -222,9 +235,10 @@ class Oracle:
         if known is None:
             self.finding("same", f"{slave} got {key_id}, which no AKMS ever recorded")
             return
-        if slave in known.taken:
+        before = known.taken.get(slave)
+        if before is not None and not self._unnoticed.may_come_twice(self._site(slave), before):
             self.finding("one-delivery", f"{slave} got {key_id} twice")
-        known.taken.add(slave)
+        known.taken[slave] = self._world.loop.time()
         self._same(known, slave, bits)
 
     def refused(self, slave: str, key_id: UUID) -> None:
@@ -337,7 +351,7 @@ class Oracle:
             if key.handed is not None and state != "delivered":
                 # Also where the store of its UKMS was lost: nobody can say any more that it was not handed out.
                 problems.append(("counted", f"{key.key_id} was delivered to {key.master}, AAA has {state}"))
-            elif self._harmed_since(home, key.born):
+            elif self._harmed_since(home, key.born) or self._astray.may_be(key.batch, home):
                 continue
             elif key.handed is None and state == "delivered" and not self._in_reserve(key):
                 copy = self.copy(self._site(key.master), key.key_id, "master", key.master)
@@ -366,7 +380,7 @@ class Oracle:
         for key in self.keys.values():
             if key.handed is not None or self.excused(key) or self._lied_about(key):
                 continue
-            if self._in_reserve(key):
+            if self._in_reserve(key) or self._astray.may_be(key.batch, self._site(key.master)):
                 continue
             for slave in key.slaves:
                 ukms = self._site(slave)

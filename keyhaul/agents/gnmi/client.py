@@ -8,7 +8,7 @@ agreement the connection has (`tls`). Values are left as JSON: whoever knows the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import grpc
@@ -133,7 +133,7 @@ class Client:
 
     async def subscribe(
         self, wanted: Sequence[Wanted], *, silence: float = SILENCE, updates_only: bool = False
-    ) -> AsyncIterator[Notice]:
+    ) -> AsyncGenerator[Notice, None]:
         """Subscribe (STREAM) and yield what comes, until the caller stops or something fails.
 
         Args:

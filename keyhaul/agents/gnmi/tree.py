@@ -28,6 +28,15 @@ Undo = Callable[[], Awaitable[None]]
 Watcher = Callable[[Changes], None]
 
 
+class Unchanged(Enum):
+    """What a source returns that has looked, and would return what it returned last."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+
+
 class Operation(Enum):
     """What an edit does (gNMI section 3.4)."""
 
@@ -100,7 +109,8 @@ class DataTree:
         Args:
             schema: what there can be.
             sources: by path, e.g. ``/keyhaul-ckms:carrier/links``; each returns the members of that container (None:
-                absent). A source below another one's container adds to what that one returns.
+                absent; `UNCHANGED`: the same as last time). A source below another one's container adds to what that
+                one returns.
             writers: by path of a container or list, without keys.
 
         Raises:
@@ -134,6 +144,8 @@ class DataTree:
         plain: dict[str, Any] = {}
         for place, source in self._sources:
             members = source()
+            if members is UNCHANGED:
+                members = data.at(self._data, place)
             if members is not None:
                 _put(plain, place, members)
         former, self._data = self._data, data.frozen(self._schema.root, plain, self._data)

@@ -9,7 +9,7 @@ from typing import Any
 
 from keyhaul.config.addresses import parse_address
 
-START_ORDER = ("qkdm", "aaa", "ckms", "akms", "ukms")
+START_ORDER = ("qkdm", "aaa", "ckms", "controller", "akms", "ukms")
 """Roles in the order in which they start; others come last."""
 
 

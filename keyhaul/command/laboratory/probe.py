@@ -24,9 +24,16 @@ def health(address: str, timeout: float = 1.0) -> dict[str, Any] | None:
 
 
 def links(facts: dict[str, Any]) -> tuple[int, int]:
-    """How many links are up, and how many there are, as the health page of a KMS tells it."""
+    """How many links are up, and how many there are, as the health page of a KMS tells it.
+
+    Of a controller: how many it finds as they are planned.
+    """
     found = facts.get("links")
-    return (sum(found.values()), len(found)) if isinstance(found, dict) else (0, 0)
+    if not isinstance(found, dict):
+        return 0, 0
+    if "nodes" in facts:
+        return found.get("found", 0), sum(found.values())
+    return sum(found.values()), len(found)
 
 
 def missing(facts: dict[str, Any] | None) -> str:
@@ -35,6 +42,10 @@ def missing(facts: dict[str, Any] | None) -> str:
         return "does not answer"
     if not facts.get("ready"):
         return "not ready"
+    nodes = facts.get("nodes")
+    if isinstance(nodes, dict):
+        silent = nodes.get("planned", 0) - nodes.get("telling", 0)
+        return f"{silent} of {nodes['planned']} CKMSs do not tell" if silent else ""
     up, every = links(facts)
     if up < every:
         return f"{every - up} of {every} links down"

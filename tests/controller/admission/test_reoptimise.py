@@ -52,6 +52,38 @@ def test_a_cut_moves_it_at_once_and_the_repair_once() -> None:
     assert paths[0].nodes == ("a", "b", "d")
 
 
+def test_one_without_a_backup_gets_it_soon_and_less_soon_each_time_it_goes_again() -> None:
+    whole = line(("a", "b"), ("b", "d"), ("a", "e"), ("e", "f"), ("f", "d"))
+    bare = whole.changed([replace(whole.link("e-f"), up=False)])
+    paths, standing, waited = settled(bare), Standing(0.0), []
+    assert len(paths) == 1
+    now = 0.0
+    for _ in range(3):
+        since = now
+        while len(paths) == 1:
+            now += 1.0
+            advice = reconsider(whole, Reservations(), DEMAND, paths, standing, now)
+            standing = advice.standing
+            if advice.admission is not None:
+                paths = advice.admission.paths
+        waited.append(now - since)
+        advice = reconsider(bare, Reservations(), DEMAND, paths, standing, now)
+        assert advice.verdict is Verdict.FLEE
+        assert advice.admission is not None
+        paths, standing = advice.admission.paths, advice.standing
+    assert waited == [6.0, 11.0, 20.0]
+
+
+def test_a_quarantined_node_is_left_though_pools_are_low() -> None:
+    view = line(("a", "b"), ("b", "d"), ("a", "e"), ("e", "f"), ("f", "d"))
+    paths = settled(view)
+    assert paths[0].nodes == ("a", "b", "d")
+    low = drained(drained(view, "a-b", 0), "b-d", 0)
+    quarantined = low.changed(nodes=[replace(low.node("b"), quarantined=True)])
+    advice = reconsider(quarantined, Reservations(), DEMAND, paths, Standing(0.0), 1.0)
+    assert advice.verdict is Verdict.FLEE
+
+
 def test_nowhere_to_flee_to_is_said() -> None:
     view = line(("a", "d"))
     paths = settled(view)

@@ -77,7 +77,7 @@ def keeps(view: NetworkView, arc: int, asked: Constraints) -> bool:
         and (asked.suites is None or bool(asked.suites & link.suites))
         and link.id not in asked.excluded_links
         and not asked.excluded_risk_groups & link.risk_groups
-        and used.pool >= asked.pool_floor * used.capacity
+        and used.pool >= asked.pool_floor * min(used.capacity, 60 * used.rate or used.capacity)
         and used.rate - used.reserved >= asked.rate
         and (link.stream is None or link.stream - link.ab.reserved - link.ba.reserved >= asked.rate)
         and not any(end.quarantined or end.id in asked.excluded_nodes for end in ends)
@@ -261,3 +261,23 @@ def test_each_obstacle_has_its_name() -> None:
     assert node_obstacle(Node("a", quarantined=True), UNCONSTRAINED) is Obstacle.QUARANTINED
     assert node_obstacle(Node("a"), Constraints(excluded_nodes=frozenset({"a"}))) is Obstacle.EXCLUDED_NODE
     assert node_obstacle(Node("a"), Constraints(jurisdictions=frozenset({"x"}))) is Obstacle.JURISDICTION
+
+
+@pytest.mark.parametrize(
+    ("rate", "pool", "fits"),
+    [
+        (300, 1_799, False),
+        (300, 1_800, True),
+        (1_000_000, 53_999, False),
+        (1_000_000, 54_000, True),
+        (0, 53_999, False),
+        (0, 54_000, True),
+    ],
+)
+def test_a_floor_is_a_share_of_the_pool_but_on_a_slow_link_of_a_minute(rate: int, pool: int, fits: bool) -> None:
+    slow = Direction(rate=rate, pool=pool, capacity=540_000)
+    full = Direction(rate=1_000_000, pool=540_000, capacity=540_000)
+    view = NetworkView((Node("a"), Node("b")), (Link("a-b", "a", "b", ab=slow, ba=full),), 1)
+    found = obstacle(view, 0, Constraints(pool_floor=0.1))
+    assert (found is None) is fits
+    assert bool(usable_weights(view, [1, 1], Constraints(pool_floor=0.1))[0]) is fits

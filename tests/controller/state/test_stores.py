@@ -11,9 +11,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
+from controller.promises import Hop, Promise
 from controller.state import demands, events, installed, plans
 from controller.state.counters import value
-from controller.state.demands import Hop, Promise
 from controller.state.installed import Statement
 from controller.state.schema import COUNTERS, metadata
 from keyhaul.database.database import Database

@@ -13,7 +13,7 @@ import pytest
 
 from keyhaul.command.init import LayoutError, initialise
 from keyhaul.config.loader import ConfigurationError, load, resolve
-from keyhaul.config.services import AaaConfig, AkmsConfig, CkmsConfig, QkdmConfig, UkmsConfig
+from keyhaul.config.services import AaaConfig, AkmsConfig, CkmsConfig, ControllerConfig, QkdmConfig, UkmsConfig
 from keyhaul.config.subscribers import Subscribers
 from keyhaul.identity import secretfile
 from keyhaul.identity.files import ServiceIdentity, load_certificates
@@ -28,6 +28,7 @@ TYPES: dict[str, Any] = {
     "akms": AkmsConfig,
     "ckms": CkmsConfig,
     "aaa": AaaConfig,
+    "controller": ControllerConfig,
     "qkdm": QkdmConfig,
 }
 
@@ -49,6 +50,8 @@ def services(out: Path) -> list[tuple[dict[str, str], Any, Path]]:
 
 
 def test_every_configuration_loads_and_every_identity_is_whole(out: Path) -> None:
+    roles = {service["role"] for service, _, _ in services(out)}
+    authorities = 1 + len(roles - {"qkdm"}) + (2 if "controller" in roles else 0)
     for service, config, directory in services(out):
         assert directory == out / "nodes" / service["node"] / service["role"]
         if service["role"] == "qkdm":
@@ -60,7 +63,7 @@ def test_every_configuration_loads_and_every_identity_is_whole(out: Path) -> Non
         identity = ServiceIdentity.load(config.identity, directory, name)
         assert identity.name.id == service["id"]
         assert identity.crl is not None
-        assert len(load_lists(identity.crl)) == 5
+        assert len(load_lists(identity.crl)) == authorities
 
 
 def test_every_file_that_a_configuration_names_is_there(out: Path) -> None:
@@ -118,7 +121,7 @@ def test_modules_come_in_pairs_and_serve_the_kms_of_their_end(out: Path) -> None
             for module in config.module:
                 modules.setdefault(module.link, []).append((module, resolve(directory, module.channel)))
                 urls[module.sae, module.link] = (f"https://{module.address}", module.kme)
-        elif service["role"] != "aaa":
+        elif service["role"] in ("ukms", "akms", "ckms"):
             for link in [config.link] if service["role"] == "ukms" else config.link:
                 urls.setdefault((service["id"], link.id), (link.module.url, link.module.kme))
     for (one, first), (other, second) in modules.values():

@@ -29,10 +29,19 @@ from keyhaul.command.laboratory.processes import Process
         ({"ready": True, "links": {}, "connected": {}}, ""),
         ({"ready": True, "links": {"1-2": True}, "open": False}, "waits for its AKMS"),
         ({"ready": True, "links": {"1-2": True}, "open": True}, ""),
+        ({"ready": True, "nodes": {"planned": 3, "telling": 1}, "links": {}}, "2 of 3 CKMSs do not tell"),
+        ({"ready": True, "nodes": {"planned": 3, "telling": 3}, "links": {"found": 1, "missing": 1}}, ""),
     ],
 )
 def test_what_is_missing_until_a_service_serves_fully(facts: dict[str, Any] | None, missing: str) -> None:
     assert probe.missing(facts) == missing
+
+
+def test_links_are_told_by_each_end_and_by_who_sees_both() -> None:
+    assert probe.links({"links": {"1-2": True, "2-3": False}}) == (1, 2)
+    assert probe.links({"nodes": {}, "links": {"found": 3, "missing": 1, "unknown": 2}}) == (3, 6)
+    assert probe.links({"nodes": {}, "links": {}}) == (0, 0)
+    assert probe.links({}) == (0, 0)
 
 
 def test_a_health_page_that_does_not_answer() -> None:

@@ -36,7 +36,8 @@ def succeed(*arguments: object) -> dict[str, Any]:
 def site(tmp_path: Path) -> Path:
     secretfile.write(tmp_path / "passphrase", PASSPHRASE.encode() + b"\n")
     made = succeed("init", *authorities(tmp_path), "--domain", "test.example")
-    assert made["made"] == ["root", "ukms", "akms", "ckms", "aaa", "classic", "saes", "modules", "sites"]
+    operators = ["ukms", "akms", "ckms", "aaa", "controller", "viewer", "operator"]
+    assert made["made"] == ["root", *operators, "classic", "saes", "modules", "sites"]
     return tmp_path
 
 
@@ -161,9 +162,7 @@ def test_keys_of_authorities_are_encrypted_unless_told_otherwise(site: Path) -> 
 
 def test_init_makes_what_is_missing_and_leaves_the_rest(site: Path) -> None:
     before = (site / "authorities/root/certificate.pem").read_bytes()
-    assert succeed("init", *authorities(site), "--domain", "test.example", "--role", "controller")["made"] == [
-        "controller"
-    ]
+    assert succeed("init", *authorities(site), "--domain", "test.example", "--role", "manager")["made"] == ["manager"]
     assert succeed("init", *authorities(site), "--domain", "test.example")["made"] == []
     assert (site / "authorities/root/certificate.pem").read_bytes() == before
     assert run("init", *authorities(site), "--domain", "else.example").exit_code == 1
@@ -174,7 +173,7 @@ def test_intermediates_sign_while_the_root_is_elsewhere(site: Path) -> None:
     succeed("csr", "--domain", "test.example", *CKMS, "--out", site / "n")
     succeed("sign", site / "n/request.pem", *authorities(site), *CKMS, "--out", site / "c.pem")
     succeed("revoke", site / "c.pem", *authorities(site))
-    result = run("init", *authorities(site), "--domain", "test.example", "--role", "viewer")
+    result = run("init", *authorities(site), "--domain", "test.example", "--role", "security")
     assert result.exit_code == 1
     assert "the private key of authority 'root' is not here" in result.output
 

@@ -117,6 +117,24 @@ def test_all_errors_come_at_once() -> None:
         ('class = "gold"', "maximum_keys_per_request = 2000", "2000 is not allowed (1 to 1024)"),
         ('id = "first-west-1"', 'id = "a/b"', '"a/b" is no SAE ID'),
         ("number = 1\n", "number = 0\n", "number: 0 is not allowed"),
+        ("number = 3\n", 'number = 3\nagent = "there"\n', '[node 3] agent: "there" is no address'),
+        (
+            "number = 1\n",
+            'number = 1\nagent = "127.0.0.1:1"\n',
+            "agent: given, but there is no CKMS",
+        ),
+        ("km = 5\nskr = 100_000", "km = 5\nskr = 1\npool = 100", "pool: 100 is too little (at least 1024)"),
+        ("km = 5\nskr = 100_000", 'km = 5\nskr = 1\nrisk_groups = ["d", "d"]', 'risk_groups: "d" stands there 2 times'),
+        ("km = 5\nskr = 100_000", 'km = 5\nskr = 1\nrisk_groups = [""]', "risk_groups: an empty name"),
+        (
+            'number = 3\nroles = ["ckms"]',
+            'number = 3\nroles = ["ckms", "controller", "controller"]',
+            '"controller" stands',
+        ),
+        ('roles = ["ukms"]', 'roles = ["ukms", "controller"]', "a UKMS stands at a user's site"),
+        ("[modules]", '[controller]\ndatabase = "here"\n[modules]', "[controller] database: no URL of a database"),
+        ("[modules]", "[controller]\nhard_limit = 0\n[modules]", "[controller] hard_limit: 0 is too little"),
+        ('roles = ["akms", "ckms"]', 'roles = ["akms", "ckms", "controller"]', "they share a PostgreSQL database"),
     ],
 )
 def test_each_error_is_told(old: str, new: str, expected: str) -> None:

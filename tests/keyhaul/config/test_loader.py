@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from keyhaul.config.loader import ConfigurationError, load, parse_address, read, resolve
 from keyhaul.config.problems import Problem
 from keyhaul.config.services import (
+    AgentsSection,
     CkmsConfig,
+    ControllerConfig,
     ControllerSection,
     ControllerServerSection,
+    GnmiSection,
     IdentitySection,
     LinkSection,
     ListenSection,
@@ -62,7 +66,7 @@ def steered_by(service: str) -> ControllerServerSection:
     return ControllerServerSection(service=service, address="127.0.0.9:7443", statement_key="s.pem")
 
 
-def problems(config: CkmsConfig | QkdmConfig) -> list[str]:
+def problems(config: CkmsConfig | ControllerConfig | QkdmConfig) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
         read(to_toml(config).encode(), type(config), Path("config.toml"))
     return [str(problem) for problem in caught.value.problems]
@@ -192,7 +196,16 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         ({"controller": ControllerSection(server=[steered_by("ckms-1")])}, '"ckms-1" is not allowed (controller-NODE)'),
         ({"controller": ControllerSection(server=[steered_by("controller-1")] * 2)}, "stands there 2 times"),
         ({"controller": ControllerSection(server=[steered_by("controller-1")], hard_limit=0)}, "more than 0"),
+        ({"gnmi": GnmiSection(address="nowhere", trust="s")}, '[gnmi] address: "nowhere" is no address'),
+        (
+            {"gnmi": GnmiSection(address="127.0.0.1:9339", trust="s")},
+            "[identity] classic_certificate: missing (gNMI needs it",
+        ),
         ({"link": [link(), link()]}, '[link] id: "1-2" stands there 2 times'),
+        *(
+            ({"link": [link(module=msgspec.structs.replace(module(), url=url))]}, "is not allowed (https://HOST:PORT)")
+            for url in ("https://[::1", "https://a:99999", "http://a:1", "https://user@a:1", "https://a:1/?b", "https:")
+        ),
         ({"link": [link(rate=0)]}, "rate: 0 is too little"),
         ({"link": [link(rotate_seconds=0.0)]}, "rotate_seconds: 0.0 is too little (more than 0)"),
         ({"identity": IdentitySection(certificate="c", key="k", trust="t")}, "[identity] link_key: missing"),
@@ -217,6 +230,38 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 )
 def test_fields_that_do_not_fit_are_refused(changes: dict[str, object], told: str) -> None:
     assert any(told in problem for problem in problems(ckms(**changes)))
+
+
+def controller(**changes: object) -> ControllerConfig:
+    fields: dict[str, object] = {
+        "service": ServiceSection(domain="test.example", role="controller", node="dc"),
+        "identity": IdentitySection(certificate="c", key="k", trust="t", classic_certificate="d", classic_key="l"),
+        "listen": ListenSection(address="127.0.0.1:7446"),
+        "operations": OperationsSection(metrics="127.0.0.1:9448", socket="socket"),
+        "gnmi": AgentsSection(trust="services.pem"),
+        "database": "sqlite:///controller.db",
+        "statement_key": "statement-key.pem",
+        "plan": "plan.json",
+    }
+    return ControllerConfig(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_a_controller_is_read_as_it_was_written() -> None:
+    config = controller(policy="hops")
+    assert read(to_toml(config).encode(), ControllerConfig, Path("config.toml")) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"service": ServiceSection(domain="test.example", role="ckms", node="1")}, 'in this file ("controller")'),
+        ({"identity": IdentitySection(certificate="c", key="k", trust="t")}, "[identity] classic_certificate: missing"),
+        ({"database": "controller.db"}, "no URL of a database (e.g. sqlite:///controller.db)"),
+        ({"policy": "fastest"}, 'policy: "fastest" is not allowed'),
+    ],
+)
+def test_a_controller_that_does_not_fit_is_refused(changes: dict[str, object], told: str) -> None:
+    assert any(told in problem for problem in problems(controller(**changes)))
 
 
 def test_simulated_modules_are_checked() -> None:

@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyhaul.config.description import Description
-from keyhaul.config.description_checks import load_description
 from keyhaul.config.loader import ConfigurationError, read
 from keyhaul.config.plan import services
-from keyhaul.config.services import AaaConfig, AkmsConfig, CkmsConfig, QkdmConfig, UkmsConfig
 from keyhaul.config.writer import to_toml
 from keyhaul.randomness import random_bytes
 
 SMALL = Path(__file__).parents[2] / "network/small.toml"
 
-FILES: dict[type[Any], str] = {Description: SMALL.read_text()} | {
-    type(service.config): to_toml(service.config) for service in services(load_description(SMALL), random_bytes)
+STEERED = SMALL.read_text().replace('roles = ["aaa"]', 'roles = ["aaa", "controller"]')
+
+FILES: dict[type[Any], str] = {Description: STEERED} | {
+    type(service.config): to_toml(service.config)
+    for service in services(read(STEERED.encode(), Description, SMALL), random_bytes)
 }
 
 VALUES = [
@@ -52,7 +53,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("kind", [Description, UkmsConfig, AkmsConfig, CkmsConfig, AaaConfig, QkdmConfig])
+@pytest.mark.parametrize("kind", list(FILES))
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_changed_file_is_read_or_refused(kind: type[Any], data: st.DataObject) -> None:

@@ -141,6 +141,24 @@ async def test_either_end_may_crash_and_the_next_call_succeeds(pair: Maker, suit
     assert back == b"ruof"
 
 
+async def test_a_process_of_the_neighbour_has_one_name_in_all_its_sessions_and_another_has_another(pair: Maker) -> None:
+    ends = await pair()
+    assert (await ends.a.link.call(ECHO, forward(), b"s", deadline=5))[1] == b"s"
+    first = ends.a.link.process
+    assert first
+    sessions = ends.b.sessions
+    await ends.a.links.protect("8-9", ["aes-256-gcm"])
+    await until(lambda: ends.b.sessions > sessions and ends.a.link.process)
+    assert ends.a.link.process == first
+    await ends.b.crash()
+    await restart(ends.a)
+    assert not ends.a.link.process, "nobody knows whom a message would reach"
+    await ends.b.start()
+    serve(ends.b)
+    await ends.a.link.call(ECHO, forward(), b"s", deadline=5)
+    assert ends.a.link.process not in (b"", first)
+
+
 async def test_a_restored_sender_burns_its_lane_and_says_so(pair: Maker) -> None:
     ends = await pair()
     await ends.a.link.call(ECHO, forward(), b"x" * 400, deadline=5)

@@ -82,6 +82,17 @@ def test_a_sender_gives_out_each_byte_once_and_only_when_leased(
         assert pads.level == sum(each.unused for each in pads.blocks)
 
 
+def test_what_was_confirmed_adds_up_and_what_was_there_before_is_not_in_it() -> None:
+    pads = SenderPads([block(1, 0, 64)], requested=500, granted=500)
+    assert pads.added == 0
+    pads.add(block(2, 64, 100))
+    pads.take(80)
+    pads.add(block(3, 164, 50))
+    pads.remove(2)
+    assert pads.added == 150
+    assert pads.used + pads.burned + pads.level == 64 + pads.added
+
+
 def test_what_a_sender_gave_out_is_wiped() -> None:
     first = block(1, 0, 32)
     pads = SenderPads([first], requested=32, granted=32)

@@ -488,6 +488,27 @@ async def test_a_peer_that_owes_a_message_and_no_answer_is_watched_as_if_a_call_
     assert caller.silent
 
 
+async def test_the_round_trip_is_that_of_the_fastest_ping(house: House) -> None:
+    settings = ChannelSettings(wire=WireSettings(keepalive=EAGER), dial=ONE_CONNECTION)
+    listener = await house.listener(B, querying())
+    channel = await house.channel(A, B, listener.address, settings=settings)
+    before = channel.round_trip
+    assert before is None
+    await channel.call(PEER_QUERY, Query(batches=[]), deadline=5)
+    with channel.expecting():
+        await house.until(lambda: channel.round_trip is not None)
+        first = channel.round_trip
+        assert first is not None
+        assert 0 < first < 0.1
+        caller = channel._standing()
+        assert caller is not None
+        await house.until(lambda: len(caller._round_trips) == 8)
+        assert channel.round_trip == min(caller._round_trips) <= first
+    await channel.close()
+    after = channel.round_trip
+    assert after is None
+
+
 async def test_a_message_may_be_owed_from_before_the_connection(house: House) -> None:
     settings = ChannelSettings(wire=WireSettings(keepalive=EAGER), dial=ONE_CONNECTION)
     async with frozen_server(house) as address:

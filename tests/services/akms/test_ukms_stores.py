@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, text
 
 from keyhaul.config.services import StoreSection
 from keyhaul.keys.states import KeyState
+from keyhaul.randomness import identifier
 from keyhaul.store.embedded import EmbeddedStore
 from keyhaul.store.interface import Schema, StoreUnavailable
 from keyhaul.transport.messages.aaa import Revocation
@@ -273,6 +274,103 @@ async def test_a_new_identity_and_what_follows_for_batches_are_one_transaction(t
     master.away = False
     await town.a.restart()
     assert await state_of(town, batch) is KeyState.DESTROYED
+
+
+class Closed:
+    """A UKMS whose process has just started and has not reported: it takes nothing yet, and counts who tried."""
+
+    def __init__(self, ukms: Ukms) -> None:
+        self.refused: list[str] = []
+        self.open = False
+        self._handle: Any = ukms.handle
+        ukms.handle = self._answer  # type: ignore[method-assign]
+
+    async def _answer(self, operation: Any, request: Any, secret: bytes) -> Any:
+        if operation is DELIVERY_PUSH and request.for_master and not self.open:
+            self.refused.append(request.batch)
+            raise ServiceError(ErrorCode.BUSY, "this UKMS has just started")
+        return await self._handle(operation, request, secret)
+
+
+async def asked(town: Town, number: int = 4) -> None:
+    """A request whose answer the UKMS that made it does not see any more."""
+    request = identifier()
+    town.ukms[UKMS].requests[request] = asyncio.get_running_loop().create_future()
+    await town.ukms[UKMS].send(request, "sae-1a", ["sae-2a"], number, 256)
+    town.ukms[UKMS].requests.clear()
+
+
+async def test_what_no_process_with_a_former_store_can_have_got_is_void_on_both_sides(town: Town) -> None:
+    """A batch that is released while the new process has told nothing yet: nobody gets it, so nobody is charged."""
+    master, slave = town.ukms[UKMS], town.ukms["ukms-2"]
+    closed = Closed(master)
+    master.new_store()
+    await asked(town)
+    await until(lambda: closed.refused)
+    batch = closed.refused[0]
+    await until(lambda: town.records)
+    ids = town.records[batch][1]
+    await master.report()
+    assert await state_of(town, batch) is KeyState.RELEASED
+    closed.open = True
+    await until(lambda: town.aaa.void == ids)
+    await until(lambda: not slave.usable("slave", "sae-2a"))
+    assert not town.a.process.failures
+
+
+async def test_what_was_released_while_the_masters_ukms_could_not_be_reached_may_be_anywhere(town: Town) -> None:
+    """What the AKMS began to send while no session stood may have reached the process before: it stays counted."""
+    master, slave = town.ukms[UKMS], town.ukms["ukms-2"]
+    master.new_store()
+    await asked(town)
+    master.away = True
+    await until(lambda: town.records and DELIVERY_PUSH.name in town.log)
+    (batch,) = town.records
+    await until(lambda: town.log.count(DELIVERY_PUSH.name) >= 3)
+    master.away = False
+    await master.report()
+    assert await state_of(town, batch) is KeyState.DESTROYED
+    assert set(slave.usable("slave", "sae-2a")) == town.records[batch][1]
+    assert not town.aaa.void
+
+
+async def test_what_an_earlier_process_released_may_be_anywhere(town: Town) -> None:
+    """The AKMS starts again: it does not know any more to whom it had sent what."""
+    master = town.ukms[UKMS]
+    closed = Closed(master)
+    master.new_store()
+    await asked(town)
+    await until(lambda: closed.refused)
+    await town.a.restart()
+    assert await state_of(town, closed.refused[0]) is KeyState.DESTROYED
+
+
+async def test_keys_that_a_new_store_has_are_not_lost_with_the_one_before(town: Town) -> None:
+    """They come while the AKMS still withdraws what other sites held for the store before."""
+    master, slave = town.ukms[UKMS], town.ukms["ukms-2"]
+    before = await master.ask("sae-1a", ["sae-2a"], 2)
+    await town.settled("sae-1a", ["sae-2a"])
+    former = set(town.records)
+    master.new_store()
+    await master.report()
+    ids = await master.ask("sae-1a", ["sae-2a"], 2)
+    await until(lambda: set(town.records) - former)
+    (batch,) = set(town.records) - former
+    assert town.records[batch][1] == set(ids)
+
+    async def replaced() -> bool:
+        return await town.a.store.real.read(lambda connection: store_of(connection, UKMS)) == master.store
+
+    async with asyncio.timeout(5):
+        while not await replaced() or await state_of(town, batch) is KeyState.RELEASED:
+            await asyncio.sleep(0.001)
+    assert await state_of(town, batch) is KeyState.ISSUED
+    assert [await state_of(town, name) for name in former] == [KeyState.DESTROYED]
+    slave.new_store()
+    await slave.report()
+    await until(lambda: town.aaa.void == set(ids))
+    assert not master.usable("master", "sae-1a")
+    assert not town.aaa.void & set(before)
 
 
 async def test_the_first_identity_of_a_ukms_ends_nothing(town: Town) -> None:

@@ -327,6 +327,10 @@ class MemoryLink:
     def up(self) -> bool:
         return not self._ukms.away
 
+    @property
+    def process(self) -> bytes:
+        return b"" if self._ukms.away else self._ukms.process
+
     async def call(
         self,
         operation: Operation[Request, Reply],
@@ -379,6 +383,8 @@ class Ukms:
         self.new_store()
 
     def new_store(self) -> None:
+        """Another process, which has a store of its own and nothing in it."""
+        self.process = identifier().encode()
         self.store = identifier()
         self.copies: dict[tuple[str, str], dict[UUID, Copy]] = defaultdict(dict)
         self.void: set[str] = set()

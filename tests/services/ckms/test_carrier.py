@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ class FakeLink:
 
     neighbour: ServiceName
     up: bool = True
+    process: bytes = b"the neighbour's"
     suite: str = "aes-256-gcm"
     payload: int = 0
     open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -510,6 +511,46 @@ async def test_an_unexpected_error_in_a_task_ends_the_service() -> None:
         async with asyncio.timeout(5):
             await running
     assert error.group_contains(RuntimeError, match="a defect")
+
+
+@pytest.mark.parametrize("ends", ["by a failure", "cancelled"])
+async def test_while_it_ends_what_comes_is_refused(ends: str) -> None:
+    """Its tasks are being cancelled, and connections still bring messages: nothing begins, nothing fails, no place
+    stays taken."""
+    bench = Bench()
+    failing = asyncio.Event()
+
+    async def broken(*_arguments: Any, **_keywords: Any) -> None:
+        await failing.wait()
+        raise RuntimeError("a defect")
+
+    bench.links.to("ckms-3").send = broken  # type: ignore[method-assign]
+    bench.links.to("ckms-1").open.clear()
+    running = asyncio.create_task(bench.carrier.run())
+    await asyncio.sleep(0)
+    await bench.forward()
+    await asyncio.sleep(0)
+    if ends == "cancelled":
+        running.cancel()
+    else:
+        failing.set()
+    number = 1
+    while not running.done():
+        await asyncio.sleep(0)
+        number += 3
+        await bench.forward(reference=f"{number:016x}")
+        await bench.forward(HERE, f"{number + 1:016x}")
+        with suppress(ServiceError):
+            await bench.submit(f"{number + 2:032x}")
+    assert number < 100
+    with pytest.raises(ExceptionGroup if ends == "by a failure" else asyncio.CancelledError):
+        await running
+    with pytest.raises(ServiceError) as refused:
+        await bench.submit()
+    assert refused.value.code is ErrorCode.UNREACHABLE
+    await asyncio.sleep(0)
+    assert not bench.carrier._sending
+    assert all(not shares.held for shares in bench.carrier._forwarding.values())
 
 
 async def test_a_batch_cancelled_before_it_was_sent_occupies_nothing(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from services.ckms.choice import PathChoice
 from services.ckms.effects import SendAcknowledge, SendForward, TellOutcome
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, InvalidForwarding, Path, PathLabel
 from services.ckms.metrics import CarrierCollector
-from services.ckms.policing import Limit
+from services.ckms.policing import Limit, Traffic
 from services.ckms.relay import Relay
 
 GOLD, SILVER, GOLD_ON, SILVER_ON, DETOUR = (PathLabel(character * 16) for character in "abcde")
@@ -50,6 +50,21 @@ def test_an_entry_lets_its_burst_through_and_then_its_rate() -> None:
     assert carried(relay, GOLD, 0.0, 10) == 2
     assert carried(relay, GOLD, 0.9, 10) == 0
     assert sum(carried(relay, GOLD, 1.0 + second, 10) for second in range(20)) == 20
+
+
+def test_each_place_counts_what_it_carried_and_goes_on_when_its_statement_is_renewed() -> None:
+    relay = relay_of()
+    carried(relay, GOLD, 0.0, 5)
+    carried(relay, SILVER, 0.0, 3)
+    relay._table.amend(
+        [Entry(SILVER, "ckms-1", Hop("ckms-3", SILVER_ON), "silver")],
+        [Entry(SILVER, "ckms-1", Hop("ckms-3", SILVER_ON), "silver", NARROW, serial=7)],
+    )
+    carried(relay, SILVER, 0.0, 3)
+    traffic = relay.police.traffic
+    assert traffic(("ckms-1", GOLD)) == Traffic(2, 2 * len(BATCH), 3)
+    assert traffic(("ckms-1", SILVER)) == Traffic(5, 5 * len(BATCH), 1)
+    assert traffic(("ckms-1", GOLD_ON)) == Traffic()
 
 
 def test_one_path_beyond_its_limit_costs_another_nothing() -> None:
@@ -146,7 +161,7 @@ def test_buckets_of_entries_that_are_gone_are_dropped_when_another_comes() -> No
         label = PathLabel(f"{number:016x}")
         relay._table.replace([Entry(label, "ckms-1", Hop("ckms-3", GOLD_ON))], [])
         carried(relay, label, 0.0)
-    assert len(relay.police._buckets) <= 1
+    assert len(relay.police._held) <= 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, update
 
 from keyhaul.agents.statements import StatementRefusal, StatementRefused
@@ -17,6 +18,7 @@ from keyhaul.store.interface import StoreUnavailable
 from services.ckms.choice import PathChoice
 from services.ckms.forwarding import Entry, ForwardingTable
 from services.ckms.forwarding import Path as CarrierPath
+from services.ckms.metrics import SteeringCollector
 from services.ckms.own_time import CHECKPOINT, Reading
 from services.ckms.schema import SCHEMA
 from services.ckms.statement_store import StatementStore
@@ -106,6 +108,39 @@ async def test_what_was_accepted_is_there_after_a_restart_with_its_time(machine:
     assert machine.steering.held[1].remaining(machine.steering.now()) == 600.0
     assert machine.steering.high.number == (1, 2)
     assert not machine.alarms
+
+
+async def test_operators_see_what_was_accepted_and_what_holds(machine: Machine) -> None:
+    registry = CollectorRegistry()
+    registry.register(SteeringCollector(machine.steering))
+
+    def metric(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"keyhaul_ckms_{name}", labels)
+
+    assert machine.steering.health() == {
+        "controller_heard": False,
+        "epoch": 0,
+        "serial": 0,
+        "in_doubt": True,
+        "statements": 0,
+    }
+    await machine.steering.accept(machine.leader.say(entry("a"), entry("b"), path("c"), lifetime=100))
+    await machine.steering.accept(machine.leader.say(withdrawal(1, drain=60.0), lifetime=100))
+    with pytest.raises(StatementRefused):
+        await machine.steering.accept(machine.leader.say(entry("d"), node="ckms-7"))
+    assert machine.steering.health() == {
+        "controller_heard": True,
+        "epoch": 1,
+        "serial": 4,
+        "in_doubt": False,
+        "statements": 3,
+    }
+    assert (metric("statements_accepted_total"), metric("statement_serial"), metric("in_doubt")) == (4, 4, 0)
+    assert metric("statements_refused_total", reason="other-node") == 1
+    assert [metric("statements", state=state) for state in ("standing", "draining", "lapsed")] == [2, 1, 0]
+    machine.wait(100.0)
+    assert [metric("statements", state=state) for state in ("standing", "draining", "lapsed")] == [0, 1, 2]
+    assert metric("controller_heard") == 0
 
 
 async def test_a_refused_set_is_alarmed_and_nothing_of_it_is_kept(machine: Machine) -> None:

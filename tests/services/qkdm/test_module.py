@@ -27,6 +27,24 @@ async def stocked(a: Client014, b: Client014) -> None:
     await until(both)
 
 
+async def test_a_status_tells_rate_and_error_ratio_and_no_rate_of_a_link_that_is_cut(laboratory: Laboratory) -> None:
+    async def told(kme: Client014, slave: str) -> dict[str, float]:
+        return (await kme.status(slave)).status_extension  # type: ignore[return-value]
+
+    async with laboratory.pair() as (module, _, a, b):
+        await stocked(a, b)
+        for kme, slave in ((a, "kms-b"), (b, "kms-a")):
+            figures = await told(kme, slave)
+            assert figures["secret_key_rate"] > 0
+            assert 0 <= figures["qber"] < 0.11
+        await module.change(Change("cut"))
+
+        async def nothing() -> bool:
+            return [(await told(a, "kms-b"))["secret_key_rate"], (await told(b, "kms-a"))["secret_key_rate"]] == [0, 0]
+
+        await until(nothing)
+
+
 async def test_both_ends_get_the_same_keys_in_both_directions(laboratory: Laboratory) -> None:
     async with laboratory.pair() as (_, _, a, b):
         await stocked(a, b)

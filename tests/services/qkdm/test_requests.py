@@ -88,6 +88,13 @@ def test_status_names_everybody_and_counts(site: Site) -> None:
     assert status.max_SAE_ID_count == 0
 
 
+def test_the_extension_of_the_status_has_the_figures_of_the_link_where_there_are_any(site: Site) -> None:
+    request = Request("kms-a", "GET", ["api", "v1", "keys", "kms-b", "status"], [], b"")
+    told = msgspec.json.decode(site.kme_a.answer(request, 0.0, 1.0, {"qber": 0.02}).body)
+    assert told["status_extension"] == {"qber": 0.02}
+    assert "status_extension" not in msgspec.json.decode(site.kme_a.answer(request, 0.0, 1.0).body)
+
+
 @pytest.mark.parametrize("body", [None, {}, {"number": 1, "size": 256}, {"extension_optional": [{"x_y": 1}]}])
 def test_a_key_is_given_out_once_and_fetched_once(site: Site, body: dict[str, Any] | None) -> None:
     given = container(site.ask(ENC, body, method="POST"))

@@ -107,6 +107,7 @@ class AkmsLink:
     id = "access"
     neighbour = AKMS
     up = True
+    process = b"the AKMS's"
 
     @contextmanager
     def expecting(self) -> Iterator[None]:

@@ -508,3 +508,27 @@ async def test_a_wait_beyond_all_bounds_is_cut(site: Any) -> None:
     await site.link.deliver(DELIVERY_FAILED, failure)
     refusal = await refusal_of(waiting)
     assert (refusal.status, refusal.retry_after) == (503, 60)
+
+
+async def test_while_it_ends_pushes_are_refused(sites: Any) -> None:
+    """Its tasks are being cancelled, and the link still brings messages: none begins, and none fails by surprise."""
+    site = await sites.make()
+    site.link.permit("a", "b")
+    site.link.serving = False
+    waiting = asyncio.create_task(site.kme.enc_keys(A, "b", KeyRequest()))
+    request = await site.link.wait_for_request()
+    site.running.cancel()
+    refusals: list[Any] = []
+    while not site.running.done():
+        await asyncio.sleep(0)
+        pushing = asyncio.create_task(site.link.push(request))
+        await asyncio.wait([pushing], timeout=0.05)
+        pushing.cancel()
+        refusals += await asyncio.gather(pushing, return_exceptions=True)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert refusals
+    assert all(isinstance(refusal, ServiceError | asyncio.CancelledError) for refusal in refusals), refusals
+    with pytest.raises(ServiceError) as refused:
+        await site.link.push(request)
+    assert refused.value.code is ErrorCode.UNREACHABLE

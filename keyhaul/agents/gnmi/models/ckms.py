@@ -17,7 +17,7 @@ _LABEL = Text(16, r"[0-9a-f]{16}")
 _SUITE = enumeration("otp", "aes-256-gcm", "ml-kem", "hybrid")
 _CLASS = enumeration("gold", "silver", "bronze", "split")
 _CLASS_OR_ANY = enumeration("any", "gold", "silver", "bronze", "split")
-_NAME = Text(64, r"[a-z0-9]([a-z0-9._\-]{0,62}[a-z0-9])?")
+_NAME = Text(65, r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 
 _POOL = list_of(
     "pool",

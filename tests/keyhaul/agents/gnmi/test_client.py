@@ -61,7 +61,7 @@ async def test_a_subscription_tells_what_is_there_then_each_change(running: Runn
     assert json.loads(update.value)["keyhaul-ckms:up"] is False
     del carrier.links["ckms-16"]
     assert (await within(anext(stream))).deletes == (parse(f"{LINKS}[neighbour=ckms-16]"),)
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
 
 async def test_a_target_that_falls_silent_is_found(running: Running, carrier: Carrier) -> None:

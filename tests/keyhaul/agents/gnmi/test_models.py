@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from yangson import DataModel
-from yangson.enumerations import ContentType, ValidationScope
 from yangson.exceptions import YangsonException
 from yangson.schemanode import ContainerNode, InternalNode, LeafListNode, LeafNode, ListNode
 
@@ -20,49 +18,7 @@ from keyhaul.agents.gnmi.schema import Container, Leaf, Module, Node, Schema
 from keyhaul.agents.gnmi.types import Integer
 from keyhaul.agents.statements import MAXIMUM_BODY
 from tests.keyhaul.agents.gnmi.carrier import Carrier
-
-ROOT = Path(__file__).parents[4]
-PROTO = ROOT / "proto"
-SHARED = ROOT.parent / "shared" / "yang"
-
-with_etsi = pytest.mark.skipif(
-    not (SHARED / "etsi-qkd-sdn-node.yang").is_file(),
-    reason="ETSI's YANG files are not beside the project (../shared/yang)",
-)
-
-
-def library(*modules: tuple[str, str, str, str]) -> str:
-    """The YANG library (RFC 7895) of modules: name, revision, namespace, conformance."""
-    return json.dumps(
-        {
-            "ietf-yang-library:modules-state": {
-                "module-set-id": "tests",
-                "module": [
-                    {"name": name, "revision": revision, "namespace": namespace, "conformance-type": conformance}
-                    for name, revision, namespace, conformance in modules
-                ],
-            }
-        }
-    )
-
-
-def own_model() -> DataModel:
-    own = ckms.MODULE
-    return DataModel(library((own.name, own.revision, own.namespace, "implement")), (str(PROTO),))
-
-
-def both_models() -> DataModel:
-    own, etsi = ckms.MODULE, etsi015.MODULE
-    return DataModel(
-        library(
-            (own.name, own.revision, own.namespace, "implement"),
-            (etsi.name, etsi.revision, etsi.namespace, "implement"),
-            _beside("etsi-qkd-node-types", "urn:etsi:qkd:yang", "implement"),
-            _beside("ietf-yang-types", "urn:ietf:params:xml:ns:yang", "import"),
-            _beside("ietf-inet-types", "urn:ietf:params:xml:ns:yang", "import"),
-        ),
-        (str(PROTO), str(SHARED)),
-    )
+from tests.keyhaul.agents.gnmi.yang import PROTO, both_models, own_model, validate, with_etsi
 
 
 def test_the_module_is_strictly_valid_yang_and_clean() -> None:
@@ -108,10 +64,6 @@ def test_the_validator_would_notice(carrier: Carrier) -> None:
         validate(both_models(), json.dumps(raw).encode())
 
 
-def validate(model: DataModel, encoded: bytes) -> None:
-    model.from_raw(json.loads(encoded)).validate(ValidationScope.all, ContentType.all)
-
-
 def described(top: Container, handed_down: Node | None) -> dict[str, Any]:
     assert isinstance(handed_down, Container)
     found: dict[str, Any] = {}
@@ -150,14 +102,6 @@ def of_yang(top: Any) -> dict[str, Any]:
 
     walk(top, "")
     return found
-
-
-def _beside(name: str, namespaces: str, conformance: str) -> tuple[str, str, str, str]:
-    for line in (SHARED / f"{name}.yang").read_text().splitlines():
-        words = line.replace('"', " ").split()
-        if words[:1] == ["revision"]:
-            return name, words[1], f"{namespaces}:{name}", conformance
-    raise AssertionError(f"{name} has no revision")
 
 
 def test_a_statement_of_any_size_has_room() -> None:

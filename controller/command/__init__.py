@@ -1,0 +1,1 @@
+"""Commands of `keyhaul` that ask the controller: topology, path, whatif, node, top."""

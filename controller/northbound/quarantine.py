@@ -1,0 +1,52 @@
+"""The operations that change something, for the role operator alone: a node's quarantine, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import structlog
+
+from controller.northbound.interface import Controller
+from controller.northbound.reading import of_database, seen
+from controller.state.leading import NotLeading
+from keyhaul.transport.interface import Peer, Routes
+from keyhaul.transport.messages import network as messages
+from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
+from keyhaul.transport.operations import NETWORK_QUARANTINE, NETWORK_RELEASE
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Quarantine:
+    """Serves what operators may change."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def serve(self, routes: Routes) -> None:
+        """Add the operations to what a listener serves."""
+        routes.add(NETWORK_QUARANTINE, self._quarantine)
+        routes.add(NETWORK_RELEASE, self._release)
+
+    async def _quarantine(self, peer: Peer, request: messages.Quarantine) -> Accepted:
+        if request.node not in seen(self._controller).view.topology.node_number:
+            raise ServiceError(ErrorCode.NOT_FOUND, f"there is no node {request.node}")
+        await self._as_leader(self._controller.quarantine(request.node, request.reason))
+        log.warning("node is in quarantine", node=request.node, reason=request.reason, operator=peer.name.id)
+        return Accepted()
+
+    async def _release(self, peer: Peer, request: messages.Release) -> messages.Released:
+        released = await self._as_leader(self._controller.release(request.node))
+        if released:
+            log.warning("node is out of quarantine", node=request.node, operator=peer.name.id)
+        return messages.Released(was_quarantined=released)
+
+    async def _as_leader(self, act: Awaitable[Result]) -> Result:
+        try:
+            return await of_database(act)
+        except NotLeading:
+            leader = self._controller.leader().address or "nobody, at this moment"
+            raise ServiceError(ErrorCode.CONFLICT, f"this controller does not lead; {leader} does") from None

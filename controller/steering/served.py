@@ -1,0 +1,86 @@
+"""What is known of one demand between inputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from controller.admission.admit import Demand, Refusal
+from controller.admission.classes import CLASSES
+from controller.admission.reoptimise import Standing
+from controller.paths.compute import Path
+from controller.steering.laying import Laying
+from controller.steering.routes import Generation
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+"""Seconds before a demand without paths is looked at again, if nothing that concerns it changes; they double."""
+
+SHUNNED = 30.0
+"""Seconds for which what failed is kept out of a demand's paths where there are others."""
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """A demand with the paths that it has and those that it is about to get."""
+
+    demand: Demand
+    expires: float
+    """When it ends if it is not asked for again."""
+    standing: Standing
+    current: Generation | None = None
+    """In force."""
+    laying: Laying | None = None
+    adopting: bool = False
+    """Whether what an earlier leader installed of it was not read back yet."""
+    recorded: bool = False
+    """Whether the record tells of it."""
+    broken: bool = False
+    """Whether a node does not have all that it is told to."""
+    shunned: dict[str, float] = field(default_factory=dict)
+    """Nodes and links that failed it, and until when that counts."""
+    failures: int = 0
+    """Layings that failed one after the other."""
+    refusal: Refusal | None = None
+    """Why there are no paths, or no better ones where those that there are do not work."""
+    retry_at: float = math.inf
+    pause: float = FIRST_PAUSE
+
+    @property
+    def reserves(self) -> bool:
+        """Whether its class has what it sends reserved."""
+        return CLASSES[self.demand.service_class].reserves
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """In force, by rank."""
+        return self.current.paths if self.current else ()
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """Those of which something is installed or about to be."""
+        laying = self.laying.generation if self.laying else None
+        return tuple(one for one in (self.current, laying) if one is not None)
+
+    def owns(self, node: str, serial: int) -> bool:
+        """Whether a statement is part of it, and to stay."""
+        return any((node, serial) in one.serials(self.demand.source) for one in self.generations)
+
+    def shun(self, what: str, now: float) -> None:
+        """Keep a node or link out of its paths for a while."""
+        self.shunned[what] = now + SHUNNED
+
+    def shuns(self, now: float) -> frozenset[str]:
+        """What is kept out of its paths now."""
+        self.shunned = {what: until for what, until in self.shunned.items() if until > now}
+        return frozenset(self.shunned)
+
+    def later(self, now: float) -> None:
+        """Look at it again after a pause that grows."""
+        self.retry_at = now + self.pause
+        self.pause = min(LONGEST_PAUSE, 2 * self.pause)
+
+    def settled(self) -> None:
+        """It has what it is to have."""
+        self.refusal, self.failures, self.broken = None, 0, False
+        self.retry_at, self.pause = math.inf, FIRST_PAUSE

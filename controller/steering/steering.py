@@ -1,0 +1,295 @@
+"""Steering: what comes in, in; what is to be done, out.
+
+Sans-IO: time (`now`, seconds of one monotonic clock) and randomness are arguments. After each input the driver takes
+the `effects` and carries them out (`controller.steering.effects`). A demand is a source, a destination and a class that
+the source asked for of late. For each:
+
+- Entries go in from the far end to the near one, each confirmed; then one Set at the source puts all paths of the
+  demand in force, and those before them out of it. So a path in force always leads to its end.
+- What was in force before drains: its entries serve what is on its way.
+- A refusal or silence takes back what was installed. Whether a Set that was not answered took effect is found out by
+  reading back, and the node is told nothing until then.
+- A renewal is a move to the same paths under other labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf
+
+from controller.admission.classes import CLASSES
+from controller.admission.reservations import Reservations
+from controller.belief import Kind
+from controller.paths.compute import Path
+from controller.paths.policies import Policy
+from controller.steering.effects import Effect, InForce, Memory, Note
+from controller.steering.events import Event
+from controller.steering.ledger import Ledger, Shift
+from controller.steering.planning import granted, reply
+from controller.steering.served import Served
+from controller.steering.serving import Serving
+from controller.steering.talks import Talks
+from controller.topology import Discovery
+from controller.view import NetworkView
+from keyhaul.agents.statements import StatementRefusal
+from keyhaul.randomness import Source, random_bytes
+from keyhaul.transport.messages.path import PathRefusal, PathReply
+
+LOOK = 5.0
+"""Seconds between looks for better paths of a demand, at least."""
+
+MOST_LOOKS = 8
+"""Demands that are looked at in one tick, so that a large network does not keep others waiting."""
+
+SETTLED = 1.0
+"""Seconds after new paths for which asking again, without a failure, changes nothing: the question was older."""
+
+DEAD = 60.0
+"""Seconds for which nobody hears of a node, after which demands that end there are over, and what they reserved is
+free. One that is only cut off from the controller goes on sending, and keeps what it has."""
+
+RENEW_BEFORE = 90.0
+"""Seconds before its statements end at which a demand that lasts longer is renewed unasked."""
+
+
+class Steering:
+    """The steering core of one controller.
+
+    Args:
+        source: draws labels and ids.
+        policy: by which paths are chosen.
+    """
+
+    def __init__(self, source: Source = random_bytes, policy: Policy = Policy.RESIDUAL) -> None:
+        self.epoch: int | None = None
+        """In which it leads."""
+        self._effects: list[Effect] = []
+        self._ledger = Ledger(policy)
+        self._talks = Talks(self._effects.append)
+        self._serving = Serving(self._ledger, self._talks, source, self._effects.append)
+        self._silent: dict[str, float] = {}
+        """Nodes of which nobody hears, and since when."""
+        self._cut_off: set[str] = set()
+        """Those that tell nothing, though their neighbours hear them."""
+        self._looked_at = -inf
+        self._due: list[str] = []
+
+    @property
+    def view(self) -> NetworkView:
+        """The network as it was seen last, with what is promised of it."""
+        return self._ledger.view
+
+    @property
+    def reservations(self) -> Reservations:
+        """What is promised."""
+        return self._ledger.reservations
+
+    def effects(self) -> list[Effect]:
+        """What is to be done since this was called last, in order."""
+        effects = self._effects.copy()
+        self._effects.clear()
+        return effects
+
+    @property
+    def served(self) -> tuple[Served, ...]:
+        """All demands, the oldest first; to be read, and not kept."""
+        return tuple(self._serving.served.values())
+
+    def is_ready(self, node: str) -> bool:
+        """Whether it is known what a node has, and it takes statements."""
+        return self._talks.is_ready(node)
+
+    def led(self, epoch: int, memory: Memory, now: float) -> None:
+        """This controller leads: announce that to every node, and go on with what earlier leaders did."""
+        self.epoch = epoch
+        self._effects.clear()
+        self._talks.lead(memory.statements, now)
+        self._serving.restart(memory, now)
+        self._silent = dict.fromkeys(self._silent, now)
+        self._talks.flush(now)
+
+    def deposed(self, now: float) -> None:
+        """This controller does not lead any more: say nothing, forget what was said."""
+        self.epoch = None
+        self._talks.rest()
+        self._serving.restart(Memory(), now)
+        self._effects.clear()
+
+    def appeared(self, node: str, incarnation: str, now: float) -> None:
+        """A node's process can be talked to; it need be told only when it is another one, and again after silence."""
+        self._talks.appeared(node, incarnation, now)
+        self._talks.flush(now)
+
+    def gone(self, node: str, now: float) -> None:
+        """A node is planned no more: nothing of what it has counts."""
+        self._talks.gone(node)
+        for served in self.served:
+            if node in (served.demand.source, served.demand.target):
+                self._serving.end(served, "not planned")
+        self._talks.flush(now)
+
+    def see(self, discovery: Discovery, now: float) -> None:
+        """The network as it is now: demands whose paths do not work any more get others at once."""
+        shift = self._ledger.observe(discovery.view, now)
+        silent = [one for one in discovery.nodes if one.kind is Kind.SILENT]
+        self._silent = {one.subject: self._silent.get(one.subject, now) for one in silent if not one.said}
+        self._cut_off = {one.subject for one in silent if one.said}
+        if self.epoch is None:
+            return
+        if shift.everything:
+            planned = self.view.topology.node_number
+            for node in self._talks.nodes:
+                if node not in planned:
+                    self.gone(node, now)
+        self._serving.adopt(now)
+        self._serving.shed(now)
+        if shift:
+            for served in self._affected(shift):
+                self._serving.plan(served, now)
+        self._talks.flush(now)
+
+    def wanted(
+        self, source: str, destination: str, service_class: str, rate: float, failed: str | None, now: float
+    ) -> PathReply:
+        """A CKMS asks for paths.
+
+        Args:
+            source: who asks.
+            destination: to where.
+            service_class: for which class.
+            rate: bytes a second.
+            failed: a neighbour over which its paths fail.
+            now: seconds.
+        """
+        if self.epoch is None:
+            return PathReply(refusal=PathRefusal.NOT_LEADER)
+        if service_class not in CLASSES:
+            return PathReply(refusal=PathRefusal.NO_ROUTE)
+        served = self._serving.find(source, destination, service_class)
+        present = served.demand.rate if served and (served.current or served.laying or served.adopting) else None
+        bits = granted(rate, service_class, present)
+        if served is None:
+            served = self._serving.begin(source, destination, service_class, bits, now)
+        self._serving.extend(served, now)
+        answer = self._answer(served, bits, failed, now)
+        self._talks.flush(now)
+        return answer
+
+    def confirmed(self, sending: int, serials: Sequence[int], now: float) -> None:
+        """A `Tell` was accepted; its statements have these serials, in their order."""
+        for placed in self._talks.confirmed(sending, serials, now):
+            self._serving.placed(placed, now)
+        self._talks.flush(now)
+
+    def refused(self, sending: int, reason: StatementRefusal | None, now: float, serials: Sequence[int] = ()) -> None:
+        """A `Tell` was refused whole; its statements had these serials, or none if it was never signed."""
+        node = self._talks.busy_with(sending)
+        if reason is StatementRefusal.OLD_EPOCH and node:
+            self._effects.append(Note(Event.DEPOSED, node))
+        for bundle in self._talks.refused(sending, serials, reason, now):
+            self._serving.failed(bundle.laying, node, now)
+        self._talks.flush(now)
+
+    def unreachable(self, sending: int, serials: Sequence[int], now: float) -> None:
+        """It is not known whether a `Tell` took effect; its statements have these serials, or none if it never left."""
+        node = self._talks.busy_with(sending)
+        for bundle in self._talks.unreachable(sending, serials, now):
+            if not serials or not self._serving.is_switch(bundle):
+                self._serving.failed(bundle.laying, node, now)
+        self._talks.flush(now)
+
+    def found(self, reading: int, incarnation: str, in_force: Iterable[InForce], now: float) -> None:
+        """A node was read: this is all that it has."""
+        outcome = self._talks.found(reading, incarnation, in_force, now)
+        if outcome is not None:
+            self._serving.settled(outcome.node, outcome.settled, now)
+            self._serving.lost(outcome.node, outcome.lost, now)
+            self._serving.adopt(now)
+        self._talks.flush(now)
+
+    def unread(self, reading: int, now: float) -> None:
+        """A node could not be read."""
+        self._talks.unread(reading, now)
+        self._talks.flush(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed; to be called several times a second."""
+        if self.epoch is None:
+            return
+        dead = {node for node, since in self._silent.items() if now - since >= DEAD}
+        for served in list(self._serving.served.values()):
+            demand = served.demand
+            if not self._serving.may_end(served):
+                continue
+            if now >= served.expires and demand.source not in self._cut_off:
+                self._serving.end(served, "unused")
+            elif not dead.isdisjoint((demand.source, demand.target)):
+                self._serving.end(served, "dead")
+            else:
+                self._attend(served, now)
+        self._serving.shed(now)
+        self._look(now)
+        self._talks.flush(now)
+
+    def _answer(self, served: Served, bits: int, failed: str | None, now: float) -> PathReply:
+        demand = served.demand
+        if failed is not None and (link := self._link(demand.source, failed)) is not None:
+            served.shun(link, now)
+        laying = served.laying
+        if served.adopting or (laying and (failed is None or not _leaves_by(laying.generation.paths, failed))):
+            return PathReply()
+        if failed is None and self._serving.works(served) and served.current and now - served.current.since < SETTLED:
+            return PathReply()
+        refusal = self._serving.plan(served, now, renew=True, rate=bits)
+        if refusal is None or (served.current and self._serving.works(served)):
+            return PathReply()
+        if served.current is None:
+            self._serving.end(served, "refused")
+        return reply(refusal)
+
+    def _attend(self, served: Served, now: float) -> None:
+        """What is due for a demand."""
+        self._serving.late(served, now)
+        source, current = served.demand.source, served.current
+        heard = source not in self._silent and source not in self._cut_off and self._talks.is_ready(source)
+        if current and now >= current.ends and heard:
+            self._serving.drop(served, now)
+        elif served.laying is None:
+            ending = current is not None and current.ends - now <= RENEW_BEFORE < served.expires - current.ends
+            if now >= served.retry_at or (ending and served.retry_at == inf):
+                self._serving.plan(served, now, renew=ending)
+
+    def _look(self, now: float) -> None:
+        """Look for better paths, at a part of the demands each time."""
+        if not self._due:
+            self._due = list(self._serving.served)
+        elapsed = min(LOOK, now - self._looked_at)
+        self._looked_at = now
+        for _ in range(min(MOST_LOOKS, len(self._due), int(len(self._serving.served) * elapsed / LOOK) + 1)):
+            served = self._serving.served.get(self._due.pop())
+            if served is not None and served.laying is None and served.current:
+                self._serving.plan(served, now)
+
+    def _affected(self, shift: Shift) -> list[Served]:
+        """The demands that a change concerns, those of the highest class first."""
+        found = [
+            served
+            for served in self._serving.served.values()
+            if shift.everything
+            or served.refusal is not None
+            or not served.generations
+            or any(
+                not shift.links.isdisjoint(path.links) or not shift.nodes.isdisjoint(path.nodes)
+                for generation in served.generations
+                for path in generation.paths
+            )
+        ]
+        return sorted(found, key=lambda served: -CLASSES[served.demand.service_class].precedence)
+
+    def _link(self, one: str, other: str) -> str | None:
+        """The link between two nodes."""
+        return next((link.id for link in self.view.links if {link.a, link.b} == {one, other}), None)
+
+
+def _leaves_by(paths: Iterable[Path], neighbour: str) -> bool:
+    return any(path.nodes[1] == neighbour for path in paths)

@@ -1,0 +1,194 @@
+"""Telemetry: a subscription at every planned CKMS, dialled again when it ends, and what each has told so far.
+
+Nodes that are lost together are not dialled again together: pauses grow and are drawn at random. A node that falls
+silent is given up after `SILENCE` seconds and its facts age (`controller.facts.FRESH`): silence is never good news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing
+from enum import StrEnum
+
+import structlog
+
+from controller.facts import NodeReport
+from controller.reported import WANTED, Reported
+from keyhaul.agents.gnmi.client import SILENCE, Client
+from keyhaul.agents.gnmi.failures import Silent, TargetError, Unprotected
+from keyhaul.identity.names import ServiceName
+from keyhaul.randomness import Source, fraction, random_bytes
+from keyhaul.transport.tls import TlsFiles
+from keyhaul.transport.tls_policy import TlsUnusable
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+"""Seconds before a node is dialled again; half of that at least passes."""
+
+DIALLED_A_SECOND = 200
+"""Nodes, at the start: the first dials are spread."""
+
+
+class NodeState(StrEnum):
+    """How a node stands with this controller."""
+
+    DIALLING = "dialling"
+    """It is being dialled, or will be after a pause."""
+    TELLING = "telling"
+    """It has told all that there is, and tells what changes."""
+
+
+class Followed:
+    """One CKMS, its connection and what it told."""
+
+    def __init__(self, node: str, address: str, client: Client) -> None:
+        self.node = node
+        self.address = address
+        self.client = client
+        """For calls beside the subscription."""
+        self.state = NodeState.DIALLING
+        self.reported = Reported(node)
+        self.task: asyncio.Task[None] | None = None
+        self._report: NodeReport | None = None
+
+    @property
+    def report(self) -> NodeReport:
+        """What it told."""
+        if self._report is None:
+            self._report = self.reported.report
+        return self._report
+
+    def told(self) -> None:
+        """Something came."""
+        self._report = None
+
+
+class Telemetry:
+    """Follows the planned CKMSs.
+
+    Args:
+        domain: the operator's.
+        files: this controller's classic certificate and key, and the authority of the CKMSs' ones.
+        urgent: told of a node that told something to act on at once.
+        joined: told of a node that has told all that there is, after each dial.
+        lost: told of a node whose subscription ended.
+        clock: seconds, monotonic.
+        source: randomness for the pauses.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        files: TlsFiles,
+        *,
+        urgent: Callable[[str], None],
+        joined: Callable[[str], None],
+        lost: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        source: Source = random_bytes,
+    ) -> None:
+        self._domain = domain
+        self._files = files
+        self._urgent = urgent
+        self._joined = joined
+        self._lost = lost
+        self._clock = clock
+        self._source = source
+        self._nodes: dict[str, Followed] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.failures: Counter[str] = Counter()
+        """Subscriptions that ended, by how."""
+        self.messages = 0
+
+    @property
+    def nodes(self) -> Mapping[str, Followed]:
+        """All that are followed, by service id."""
+        return self._nodes
+
+    @property
+    def reports(self) -> Mapping[str, NodeReport]:
+        """What each has told so far, those that never told anything left out."""
+        return {node: followed.report for node, followed in self._nodes.items() if followed.report.at > _NEVER}
+
+    @property
+    def unreadable(self) -> int:
+        """Values of all nodes that could not be read."""
+        return sum(followed.reported.unreadable for followed in self._nodes.values())
+
+    def follow(self, targets: Mapping[str, str]) -> None:
+        """Follow these from now on: address by service id. Those that are followed already there are left alone."""
+        for node, followed in tuple(self._nodes.items()):
+            if targets.get(node) != followed.address:
+                del self._nodes[node]
+                leaving = asyncio.create_task(_leave(followed), name=f"leaving {node}")
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+        new = [node for node in targets if node not in self._nodes]
+        for node in new:
+            client = Client(targets[node], ServiceName.of(self._domain, node), self._files)
+            followed = self._nodes[node] = Followed(node, targets[node], client)
+            spread = len(new) / DIALLED_A_SECOND
+            followed.task = asyncio.create_task(self._follow(followed, spread), name=f"telemetry {node}")
+
+    def failed(self) -> Iterator[BaseException]:
+        """Errors that nobody foresaw, of tasks that follow a node."""
+        for followed in self._nodes.values():
+            task = followed.task
+            if task is not None and task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                yield error
+
+    async def close(self) -> None:
+        """Follow nothing any more."""
+        self.follow({})
+        while self._leaving:
+            await asyncio.wait(tuple(self._leaving))
+
+    async def _follow(self, followed: Followed, spread: float) -> None:
+        await asyncio.sleep(spread * fraction(self._source))
+        pause = FIRST_PAUSE
+        while True:
+            began = self._clock()
+            try:
+                await self._listen(followed)
+            except (TargetError, TlsUnusable) as error:
+                self._ended(followed, error)
+            if self._clock() - began > 2 * LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * (0.5 + 0.5 * fraction(self._source)))
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+    async def _listen(self, followed: Followed) -> None:
+        followed.reported.begin()
+        async with aclosing(followed.client.subscribe(WANTED, silence=SILENCE)) as notices:
+            async for notice in notices:
+                self.messages += 1
+                urgent = followed.reported.take(notice, self._clock())
+                followed.told()
+                if notice.synced:
+                    followed.state = NodeState.TELLING
+                    log.info("node tells", node=followed.node)
+                    self._joined(followed.node)
+                elif urgent and followed.state is NodeState.TELLING:
+                    self._urgent(followed.node)
+
+    def _ended(self, followed: Followed, error: Exception) -> None:
+        self.failures[type(error).__name__.lower()] += 1
+        was, followed.state = followed.state, NodeState.DIALLING
+        if was is NodeState.TELLING or isinstance(error, Silent | Unprotected):
+            log.warning("node does not tell any more", node=followed.node, why=str(error))
+            self._lost(followed.node)
+
+
+_NEVER = float("-inf")
+
+
+async def _leave(followed: Followed) -> None:
+    if followed.task is not None:
+        followed.task.cancel()
+        await asyncio.gather(followed.task, return_exceptions=True)
+    await followed.client.close()
