@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
-from pathlib import Path
 
 from bench.detour import ENCRYPTORS, LIMIT, ROUNDS, Traffic, traffic
 from bench.figure import Figure, spread
@@ -27,19 +25,16 @@ LOOK_EVERY = 0.005
 async def measure() -> Figure:
     """Return the median of the rounds, in milliseconds."""
     rounds: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory(prefix="kh-", dir="/tmp") as scratch:
-        description = Path(scratch) / "bypass.toml"
-        description.write_text(_bypassed(BERLIN_BONN.read_text()))
-        async with traffic(description) as keys:
-            load = keys.load
-            pid = keys.network.processes()[FROZEN]
-            for _ in range(ROUNDS):
-                crossed = await keys.forwarded(FROZEN)
-                await keys.flows()
-                if await keys.forwarded(FROZEN) == crossed:
-                    raise LookupError(f"no key crossed {FROZEN}: its standstill would be nobody's loss")
-                rounds.append(await _freeze(keys, pid))
-                await keys.back(LINK, NEIGHBOUR)
+    async with traffic(_bypassed(BERLIN_BONN.read_text())) as keys:
+        load = keys.load
+        pid = keys.network.processes()[FROZEN]
+        for _ in range(ROUNDS):
+            crossed = await keys.forwarded(FROZEN)
+            await keys.flows()
+            if await keys.forwarded(FROZEN) == crossed:
+                raise LookupError(f"no key crossed {FROZEN}: its standstill would be nobody's loss")
+            rounds.append(await _freeze(keys, pid))
+            await keys.back(LINK, NEIGHBOUR)
     detected = spread([1e3 * one for one, _ in rounds])
     return Figure(
         "detect_frozen",

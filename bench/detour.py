@@ -1,11 +1,13 @@
 """What benchmarks of a detour have in common: keys from Bonn to Berlin under load, and node 16, which only detours use.
 
-Pools and buffers are off, so that each key needs a relay of its own.
+Pools and buffers are off, so that each key needs a relay of its own. There is no controller: what is measured is
+what the CKMSs do by themselves over configured paths, and traffic returns to the first of them between rounds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from bench.encryptor import Encryptor
 from bench.load import Load
-from bench.network import BERLIN_BONN, Network, running
+from bench.network import BERLIN_BONN, Network, on_static_paths, running
 from bench.observe import link, metrics, until
 from keyhaul.runtime.local import ask
 
@@ -61,9 +63,12 @@ class Traffic:
 
 
 @contextlib.asynccontextmanager
-async def traffic(description: Path = BERLIN_BONN) -> AsyncIterator[Traffic]:
-    """Run a network and the load on it."""
-    with running(without_pools=True, description=description) as network:
-        first, second = network.far_pair()
-        async with Encryptor(first) as master, Encryptor(second) as slave, Load(master, slave, ENCRYPTORS) as load:
-            yield Traffic(network, load)
+async def traffic(text: str | None = None) -> AsyncIterator[Traffic]:
+    """Run a network and the load on it; `text`: its description, Berlin–Bonn unless given."""
+    with tempfile.TemporaryDirectory(prefix="kh-", dir="/tmp") as scratch:
+        description = Path(scratch) / "detour.toml"
+        description.write_text(on_static_paths(BERLIN_BONN.read_text() if text is None else text))
+        with running(without_pools=True, description=description) as network:
+            first, second = network.far_pair()
+            async with Encryptor(first) as master, Encryptor(second) as slave, Load(master, slave, ENCRYPTORS) as load:
+                yield Traffic(network, load)

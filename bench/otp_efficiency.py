@@ -4,7 +4,7 @@ The network is Berlin–Bonn with every link's list of suites and floor on `otp`
 times `FACTOR`, even instead of in bursts, so that minutes tell what hours would; rates above `CAP` times the slowest
 are lowered to that, because they bound nothing and their modules' work would only load the machine. Encryptors of the
 one-time-pad class ask for more keys than the slowest link (9-10) can carry. When they have got the first, and its pads
-have run low, the window begins.
+have run low, the window begins. There is no controller: keys go over the configured paths.
 
     delivered = bytes of CN bits that both AKMSs agreed on in the window and could use: 32 for each key of 256 bits that
                 AKMS Berlin released, 32 for each released batch's one-time MAC, and what the pool at Bonn gained;
@@ -33,7 +33,7 @@ import aiohttp
 
 from bench.encryptor import Encryptor, Refused, share
 from bench.figure import Figure
-from bench.network import BERLIN_BONN, Network, running
+from bench.network import BERLIN_BONN, Network, on_static_paths, running
 from bench.observe import link, metrics, until
 from keyhaul.runtime.local import ask
 
@@ -86,7 +86,7 @@ async def measure() -> Figure:
     """Return the share."""
     with tempfile.TemporaryDirectory(prefix="kh-", dir="/tmp") as scratch:
         description = Path(scratch) / "otp.toml"
-        description.write_text(_scaled(BERLIN_BONN.read_text()))
+        description.write_text(on_static_paths(_scaled(BERLIN_BONN.read_text())))
         with running(description=description) as network:
             first, second = network.far_pair("second")
             async with Encryptor(first) as master, Encryptor(second) as slave:
