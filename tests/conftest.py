@@ -6,8 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgresql import PostgreSQL, missing, running
+
+# How fast the machine happens to be decides about no test.
+settings.register_profile("keyhaul", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("keyhaul")
 
 
 @pytest.fixture(scope="session")
