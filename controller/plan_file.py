@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
-from keyhaul.config.carrier import CarrierPlan, load
+from controller.planned import PlannedNetwork, planned
+from keyhaul.config.carrier import load
 
 _Stamp = tuple[int, int, int]
 
@@ -19,7 +19,7 @@ def load_plan(path: Path) -> tuple[PlannedNetwork, str]:
         ConfigurationError: the file cannot be read, or holds no plan; what is wrong is listed.
     """
     plan, content = load(path)
-    return planned(plan), hashlib.sha256(content).hexdigest()
+    return planned(plan.nodes, plan.links), hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +58,3 @@ class PlanFile:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def planned(plan: CarrierPlan) -> PlannedNetwork:
-    """Return the network that a checked plan says."""
-    return PlannedNetwork(
-        tuple(
-            PlannedNode(
-                node.id,
-                access=node.access,
-                jurisdiction=node.jurisdiction,
-                place=node.place,
-                target=node.target,
-            )
-            for node in plan.nodes
-        ),
-        tuple(
-            PlannedLink(
-                link.id,
-                link.a,
-                link.b,
-                quantum=link.quantum,
-                rate=link.rate,
-                capacity=link.capacity,
-                suites=frozenset(link.suites),
-                risk_groups=frozenset(link.risk_groups),
-                km=link.km,
-            )
-            for link in plan.links
-        ),
-    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import isfinite
+from typing import Protocol
 
 
 class MalformedPlan(ValueError):
@@ -64,3 +66,75 @@ class PlannedNetwork:
                 raise MalformedPlan(f"link {link.id} does not join two nodes: {link.a} and {link.b}")
             if link.rate < 0 or link.capacity < 0 or not (isfinite(link.km) and link.km >= 0):
                 raise MalformedPlan(f"link {link.id}: rate, capacity and km are 0 or more")
+
+
+class NodeLike(Protocol):
+    """What has a CKMS's facts: of a plan's file, of a message, of a row of the database."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def access(self) -> bool: ...
+    @property
+    def jurisdiction(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+
+
+class LinkLike(Protocol):
+    """What has a link's facts, likewise."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def a(self) -> str: ...
+    @property
+    def b(self) -> str: ...
+    @property
+    def quantum(self) -> bool: ...
+    @property
+    def rate(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def suites(self) -> Collection[str]: ...
+    @property
+    def risk_groups(self) -> Collection[str]: ...
+    @property
+    def km(self) -> float: ...
+
+
+def planned(nodes: Iterable[NodeLike], links: Iterable[LinkLike]) -> PlannedNetwork:
+    """Return the network of these nodes and links.
+
+    Raises:
+        MalformedPlan: they make no network.
+    """
+    return PlannedNetwork(
+        tuple(
+            PlannedNode(
+                node.id,
+                access=node.access,
+                jurisdiction=node.jurisdiction,
+                place=node.place,
+                target=node.target,
+            )
+            for node in nodes
+        ),
+        tuple(
+            PlannedLink(
+                link.id,
+                link.a,
+                link.b,
+                quantum=link.quantum,
+                rate=link.rate,
+                capacity=link.capacity,
+                suites=frozenset(link.suites),
+                risk_groups=frozenset(link.risk_groups),
+                km=link.km,
+            )
+            for link in links
+        ),
+    )

@@ -13,7 +13,6 @@ from controller.northbound.interface import DemandAsKept
 from controller.paths.compute import Path
 from controller.paths.constraints import Constraints
 from controller.paths.explain import Candidate, Hop
-from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
 from controller.state.events import Event
 from controller.topology import Discovery, LinkFinding
 from controller.view import Direction, Link, NetworkView
@@ -192,31 +191,6 @@ def outcome(one: whatif.Outcome) -> foreseen.OutcomeFacts:
         before=paths(one.kept.paths),
         after=paths(one.paths),
         refusal=None if one.refusal is None else refusal(one.refusal),
-    )
-
-
-def planned(asked: foreseen.DryRun) -> PlannedNetwork:
-    """A changed plan.
-
-    Raises:
-        controller.planned.MalformedPlan: it makes no network.
-    """
-    return PlannedNetwork(
-        tuple(PlannedNode(one.id, one.access, one.jurisdiction, one.place, one.target) for one in asked.nodes),
-        tuple(
-            PlannedLink(
-                one.id,
-                one.a,
-                one.b,
-                quantum=one.quantum,
-                rate=one.rate,
-                capacity=one.capacity,
-                suites=frozenset(one.suites),
-                risk_groups=frozenset(one.risk_groups),
-                km=one.km,
-            )
-            for one in asked.links
-        ),
     )
 
 

@@ -24,7 +24,7 @@ from controller.northbound.reading import seen
 from controller.paths.compute import Path
 from controller.paths.explain import explain
 from controller.paths.policies import Policy
-from controller.planned import MalformedPlan, PlannedNetwork
+from controller.planned import MalformedPlan, PlannedNetwork, planned
 from controller.view import NetworkView
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.messages import foresight as foreseen
@@ -139,12 +139,12 @@ class Foresight:
 
         def work(given_up: threading.Event) -> foreseen.Rehearsed:
             try:
-                planned = facts.planned(request)
+                changed = planned(request.nodes, request.links)
             except MalformedPlan as error:
                 raise ServiceError(ErrorCode.MALFORMED, str(error)) from None
-            after = whatif.as_planned(present.view, planned)
+            after = whatif.as_planned(present.view, changed)
             outcomes = self._judged(present, after, given_up)
-            return _rehearsed(present.planned, planned, _impact(present, after, outcomes))
+            return _rehearsed(present.planned, changed, _impact(present, after, outcomes))
 
         return await self._compute(work)
 

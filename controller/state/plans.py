@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
+from controller.planned import PlannedNetwork, planned
 from controller.state.clock import wall
 from controller.state.schema import descriptions, planned_links, planned_nodes, quarantines
 from keyhaul.database.rows import replace_rows
@@ -79,26 +79,7 @@ def load(connection: Connection, version: int | None = None) -> tuple[int, Plann
     number = int(found.version)
     nodes = select(planned_nodes).where(planned_nodes.c.version == number).order_by(planned_nodes.c.position)
     links = select(planned_links).where(planned_links.c.version == number).order_by(planned_links.c.position)
-    return number, PlannedNetwork(
-        tuple(
-            PlannedNode(row.id, row.access, row.jurisdiction, row.place, row.target)
-            for row in connection.execute(nodes)
-        ),
-        tuple(
-            PlannedLink(
-                row.id,
-                row.a,
-                row.b,
-                quantum=row.quantum,
-                rate=row.rate,
-                capacity=row.capacity,
-                suites=frozenset(row.suites),
-                risk_groups=frozenset(row.risk_groups),
-                km=row.km,
-            )
-            for row in connection.execute(links)
-        ),
-    )
+    return number, planned(connection.execute(nodes), connection.execute(links))
 
 
 def quarantine(connection: Connection, node: str, reason: str) -> None:

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from keyhaul.config.checks import address_problems, duplicates
 from keyhaul.config.problems import ConfigurationError, Problem
+from keyhaul.config.reading import read_bounded
 from keyhaul.config.services import SuiteName
 
 PLAN_VERSION = 1
@@ -84,13 +85,7 @@ def load(path: Path) -> tuple[CarrierPlan, bytes]:
     Raises:
         ConfigurationError: it cannot be read, or is no plan; what is wrong is listed.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAXIMUM_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(path, [Problem("", "", f"cannot be read: {error.strerror or error}")]) from None
-    if len(content) > MAXIMUM_BYTES:
-        raise ConfigurationError(path, [Problem("", "", f"is greater than {MAXIMUM_BYTES} bytes")])
+    content = read_bounded(path, MAXIMUM_BYTES)
     return decode(content, path), content
 
 

@@ -17,6 +17,7 @@ from msgspec import inspect
 from keyhaul.config.addresses import parse_address
 from keyhaul.config.checks import check
 from keyhaul.config.problems import ConfigurationError, Problem
+from keyhaul.config.reading import read_bounded
 
 __all__ = ["ConfigurationError", "load", "parse_address", "read", "resolve"]
 
@@ -34,14 +35,7 @@ def load(path: Path, type: type[Config]) -> Config:  # noqa: A002
     Raises:
         ConfigurationError: it cannot be read, is no TOML, or has errors; all of them are listed.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAXIMUM_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(path, [Problem("", "", f"cannot be read: {error.strerror or error}")]) from None
-    if len(content) > MAXIMUM_BYTES:
-        raise ConfigurationError(path, [Problem("", "", f"is greater than {MAXIMUM_BYTES} bytes")])
-    return read(content, type, path)
+    return read(read_bounded(path, MAXIMUM_BYTES), type, path)
 
 
 def read(content: bytes, type: type[Config], path: Path) -> Config:  # noqa: A002

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.plan_file import PlanFile, load_plan, planned
-from controller.planned import PlannedLink, PlannedNode
+from controller.plan_file import PlanFile, load_plan
+from controller.planned import PlannedLink, PlannedNode, planned
 from keyhaul.config.carrier import CarrierLink, CarrierNode, CarrierPlan, decode, encode
 from keyhaul.config.problems import ConfigurationError
 
@@ -96,6 +96,6 @@ def test_a_plan_is_refused_by_its_file_or_makes_a_network(nodes: list[CarrierNod
         plan = decode(content, Path("plan.json"))
     except ConfigurationError:
         return
-    network = planned(plan)
+    network = planned(plan.nodes, plan.links)
     assert [node.id for node in network.nodes] == [node.id for node in nodes]
     assert [link.id for link in network.links] == [link.id for link in links]
