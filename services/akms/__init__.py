@@ -3,6 +3,6 @@
 Cores without sockets or clocks: `combination`, `cn_batch`, `cn_demand`, `cn_path`, `cn_pool`, `cn_store`, `ephemeral`,
 `permission`, `credits`.
 Drivers: `carrier`, `grants`, `asking`, `receiving`, `making`, `local`, `holding`, `releasing`, `delivery`, `errands`,
-`voiding`, `reconciling`, `accounting`, `changes`, `describing`. Durable: `tables`, `batches`. `service` puts the parts
-together, `role` gives them sockets. What a link or a message is stands in `keyhaul`.
+`voiding`, `recalling`, `querying`, `reconciling`, `accounting`, `changes`, `describing`. Durable: `tables`, `batches`.
+`service` puts the parts together, `role` gives them sockets. What a link or a message is stands in `keyhaul`.
 """

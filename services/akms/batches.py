@@ -5,7 +5,8 @@ Functions over a connection, so that a caller puts several into one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -20,6 +21,9 @@ from services.akms.tables import BATCHES
 
 PURGE_CHUNK = 100
 """Rows that one transaction purges at most."""
+
+NAME = re.compile(r"[0-9a-f]{32}")
+"""What names a batch."""
 
 
 class Part(StrEnum):
@@ -78,6 +82,20 @@ class Batch:
             return BatchState.RELEASED
         return BatchState.PREPARED if self.state is KeyState.PREPARED else BatchState.VOID
 
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether a batch was void before it came: it never will, whoever laid the stone and whoever asks."""
+        return self.part is Part.ASKER and self.state is KeyState.VOID and not self.key_ids
+
+    def is_made_by(self, akms: str) -> bool:
+        """Whether that AKMS makes it for a master under this one."""
+        return self.part is Part.ASKER and self.peer == akms
+
+    def among(self, key_ids: Iterable[UUID]) -> list[UUID]:
+        """Those of its keys that are named, in its order."""
+        wanted = set(key_ids)
+        return [key_id for key_id in self.key_ids if key_id in wanted]
+
 
 def record(connection: Connection, batch: Batch, bits: bytes | None = None) -> None:
     """Insert a batch; `bits` are sealed.
@@ -122,6 +140,11 @@ def find(connection: Connection, batch: str) -> Batch | None:
     """The batch of this id, None where none is recorded."""
     row = connection.execute(select(BATCHES).where(BATCHES.c.batch == batch)).one_or_none()
     return None if row is None else _batch(row)
+
+
+def find_all(connection: Connection, names: Sequence[str]) -> list[Batch | None]:
+    """The batches of these ids, None for each that is not recorded."""
+    return [find(connection, name) for name in names]
 
 
 def sealed_bits(connection: Connection, batch: str) -> bytes | None:

@@ -33,7 +33,9 @@ from services.akms.local import LocalKeys
 from services.akms.making import Making
 from services.akms.metrics import Metrics
 from services.akms.pace import Pace
+from services.akms.querying import Querying
 from services.akms.rates import Rates
+from services.akms.recalling import Recalling
 from services.akms.receiving import Receiving
 from services.akms.reconciling import Reconciling
 from services.akms.releasing import Releases
@@ -161,19 +163,9 @@ class AccessKms:
         tracing = Tracing(store, peers, delivery, searching, errands, tasks, metrics, pace, lifetime, clock)
         Resolving(store, peers, delivery, errands, pace)
         self._restoring = Restoring(store, peers, searching, stores, accounting, tasks, metrics, pace, wall)
+        recalling = Recalling(store, delivery, errands, accounting, releases, wall)
         voiding = Voiding(
-            store,
-            peers,
-            delivery,
-            errands,
-            accounting,
-            requesting,
-            holding,
-            leftovers,
-            searching,
-            releases,
-            lifetime,
-            wall,
+            store, peers, delivery, errands, requesting, holding, leftovers, searching, recalling, lifetime, wall
         )
         self.reconciling = Reconciling(
             store,
@@ -196,6 +188,8 @@ class AccessKms:
             asking,
             requesting,
             voiding,
+            recalling,
+            Querying(store, peers, requesting, searching),
             self._restoring,
             self.reconciling,
             stores,

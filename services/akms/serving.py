@@ -54,6 +54,8 @@ from services.akms.credits import Credits, Work
 from services.akms.describing import Describing
 from services.akms.making import Making
 from services.akms.outwards import without_secret
+from services.akms.querying import Querying
+from services.akms.recalling import Recalling
 from services.akms.reconciling import Reconciling
 from services.akms.requesting import Requesting
 from services.akms.restoring import Restoring
@@ -91,6 +93,8 @@ class Serving:
         asking: Asking,
         requesting: Requesting,
         voiding: Voiding,
+        recalling: Recalling,
+        querying: Querying,
         restoring: Restoring,
         reconciling: Reconciling,
         stores: UkmsStores,
@@ -104,6 +108,8 @@ class Serving:
         self._asking = asking
         self._requesting = requesting
         self._voiding = voiding
+        self._recalling = recalling
+        self._querying = querying
         self._restoring = restoring
         self._reconciling = reconciling
         self._stores = stores
@@ -147,7 +153,7 @@ class Serving:
 
     async def _query(self, peer: Peer, message: Query) -> QueryReply:
         with self._acknowledgement(peer):
-            return await self._voiding.query(peer, message)
+            return await self._querying.query(peer, message)
 
     async def _shared(self, peer: Peer, message: Shared) -> SharedBatches:
         with self._acknowledgement(peer):
@@ -161,7 +167,7 @@ class Serving:
         return await self._finish(peer.name.id, lambda: self._voiding.withdraw(peer, message), "withdraw")
 
     async def _withdraw_expired(self, ukms: ServiceName, message: Withdraw) -> Accepted:
-        return await self._finish(ukms.id, lambda: self._voiding.withdraw_expired(ukms, message), "withdraw")
+        return await self._finish(ukms.id, lambda: self._recalling.expired(ukms, message), "withdraw")
 
     async def _request(self, ukms: ServiceName, message: RequestKeys) -> Accepted:
         self._stores.told(ukms.id, message.generation)
