@@ -14,7 +14,7 @@ import pytest
 from keyhaul.transport.etsi014 import Client014
 from tests.faults import oracle
 from tests.faults.ground import Ground
-from tests.network.conftest import SMALL, keyhaul
+from tests.laboratory import SMALL, laid_out
 from tests.network.load import Load, drain
 
 BACK_AFTER = "back after"
@@ -80,7 +80,7 @@ async def drained(ground: Ground) -> None:
     clients = {sae.id: sae.client() for sae in ground.network.saes}
     seen = Load()
     try:
-        await drain(clients, oracle.PAIRS, seen)
+        await drain(clients, ground.pairs, seen)
     finally:
         for client in clients.values():
             await client.close()
@@ -92,10 +92,8 @@ async def drained(ground: Ground) -> None:
 def ground(need: Callable[..., None], request: pytest.FixtureRequest) -> Iterator[Ground]:
     """Started with all its services; every test leaves it serving. After a failure the logs are kept."""
     need("setpriv")
-    scratch = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))
-    try:
-        keyhaul("network", "init", SMALL, "--out", scratch / "n", "--loopback", loopback())
-        made = Ground(scratch / "n")
+    with laid_out(SMALL.read_text(), loopback()) as directory:
+        made = Ground(directory)
         try:
             asyncio.run(made.up())
             yield made
@@ -103,11 +101,7 @@ def ground(need: Callable[..., None], request: pytest.FixtureRequest) -> Iterato
         finally:
             made.down()
             if request.session.testsfailed:
-                shutil.copytree(
-                    scratch / "n" / "logs", tempfile.mkdtemp(prefix="faults-", dir="/tmp"), dirs_exist_ok=True
-                )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+                shutil.copytree(directory / "logs", tempfile.mkdtemp(prefix="faults-", dir="/tmp"), dirs_exist_ok=True)
 
 
 @pytest.fixture

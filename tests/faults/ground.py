@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keyhaul.command.laboratory import probe
 from keyhaul.runtime.local import LocalSocketError, ask
-from tests.network.conftest import ROOT, Network, keyhaul
+from tests.laboratory import ROOT, Network, keyhaul
+from tests.network.load import Way
 
-START_ORDER = ("qkdm", "aaa", "ckms", "akms", "ukms")
+START_ORDER = ("qkdm", "aaa", "controller", "ckms", "akms", "ukms")
+
+CUSTOMERS = ("first", "second")
+"""One of each class that crosses the carrier: silver under AEAD, gold under one-time pad."""
 
 BACK = 120.0
 """Seconds after which a test gives up waiting, on however busy a machine. How long it took is shown and not judged:
@@ -38,6 +42,8 @@ class Circumstances:
     prefix: tuple[str, ...] = ()
     tree: Path = ROOT
     """Whose code runs."""
+    program: tuple[str, ...] = ("-m", "keyhaul.command.main")
+    """What Python runs, with the words of `keyhaul serve` after it."""
 
 
 class Ground:
@@ -52,6 +58,12 @@ class Ground:
         """Of services that do not run plainly."""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         (directory / "logs").mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def pairs(self) -> list[Way]:
+        """An SAE at each of two sites, of each customer."""
+        far = [(master.id, slave.id) for master, slave in self.network.pairs()]
+        return [next(pair for pair in far if pair[0].startswith(customer)) for customer in CUSTOMERS]
 
     @property
     def services(self) -> list[str]:
@@ -77,7 +89,7 @@ class Ground:
         entry = self.network.service(service)
         under = self.circumstances.get(service, Circumstances())
         # The parent's death signal: nothing survives a test run that is killed.
-        command = ["setpriv", "--pdeathsig", "KILL", *under.prefix, sys.executable, "-m", "keyhaul.command.main"]
+        command = ["setpriv", "--pdeathsig", "KILL", *under.prefix, sys.executable, *under.program]
         command += ["serve", entry["role"], "--config", entry["config"]]
         with self.log(service).open("ab") as log:
             self._processes[service] = subprocess.Popen(
@@ -175,15 +187,16 @@ class Ground:
             await asyncio.sleep(0.05)
         return time.monotonic() - begun
 
-    async def up(self) -> None:
-        """Load the users and start everything."""
+    async def up(self, *, without: Collection[str] = ()) -> None:
+        """Load the users and start everything, but for some services."""
         config = self.network.service("aaa-dc")["config"]
         users = self.network.facts["subscribers"]
         tree = self.circumstances.get("aaa-dc", Circumstances()).tree
         await asyncio.to_thread(keyhaul, "aaa", "import", users, "--config", config, tree=tree)
-        for service in self.services:
+        started = [service for service in self.services if service not in without]
+        for service in started:
             self.start(service)
-        await self.serving(timeout=BACK)
+        await self.serving(started, timeout=BACK)
 
     def down(self) -> None:
         """Stop everything that runs."""

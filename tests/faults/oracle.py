@@ -8,7 +8,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,8 @@ from uuid import UUID
 
 from keyhaul.transport.etsi014 import Client014
 from tests.faults.ground import BACK, Ground
-from tests.network.conftest import keyhaul
-from tests.network.load import Load, drain, fetched_again, load
-
-PAIRS = (("first-west-1", "first-east-1"), ("second-west-1", "second-east-1"))
-"""One pair of each class that crosses the carrier: silver under AEAD, gold under one-time pad."""
+from tests.laboratory import keyhaul
+from tests.network.load import Load, Way, drain, fetched_again, load
 
 CALL = 20.0
 """Seconds of one call: a frozen site does not stop its user for ever, and a slow one loses no answer."""
@@ -57,9 +54,17 @@ recoveries: list[Recovery] = []
 class Case:
     """One fault, under load, and what may come of it."""
 
-    def __init__(self, ground: Ground, clients: dict[str, Client014], seen: Load, allowed: Collection[str]) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        clients: dict[str, Client014],
+        pairs: Sequence[Way],
+        seen: Load,
+        allowed: Collection[str],
+    ) -> None:
         self.ground = ground
         self.clients = clients
+        self.pairs = pairs
         self.seen = seen
         self.allowed = set(allowed)
         """Alarms that may be raised."""
@@ -86,7 +91,7 @@ class Case:
 
     async def drain(self) -> None:
         """Issue and fetch what stands in the buffers."""
-        await drain(self.clients, PAIRS, self.seen, deadline=CALL)
+        await drain(self.clients, self.pairs, self.seen, deadline=CALL)
 
     async def judge(self) -> None:
         """Judge, after the load has ended; what stands in the buffers is issued before, so that nothing comes later."""
@@ -118,7 +123,12 @@ class Case:
 
 @asynccontextmanager
 async def under_load(
-    ground: Ground, clients: dict[str, Client014], *, alarms: Collection[str] = ()
+    ground: Ground,
+    clients: dict[str, Client014],
+    *,
+    alarms: Collection[str] = (),
+    pairs: Sequence[Way] = (),
+    pace: float = PACE,
 ) -> AsyncIterator[Case]:
     """Load around a fault; when the block ends everything serves again, and the oracle judges.
 
@@ -126,11 +136,14 @@ async def under_load(
         ground: the network.
         clients: by SAE ID.
         alarms: those that may be raised.
+        pairs: of encryptors; one of each customer unless given.
+        pace: seconds between requests of one encryptor.
     """
     ground.start_rest()
     await ground.serving()
-    async with load(clients, PAIRS, deadline=CALL, pace=PACE) as seen:
-        case = Case(ground, clients, seen, alarms)
+    pairs = pairs or ground.pairs
+    async with load(clients, pairs, deadline=CALL, pace=pace) as seen:
+        case = Case(ground, clients, pairs, seen, alarms)
         yield case
         await ground.serving()
         await case.come_back()

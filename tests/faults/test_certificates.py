@@ -11,7 +11,7 @@ import pytest
 from keyhaul.transport.etsi014 import Client014
 from tests.faults.ground import BACK, Ground
 from tests.faults.oracle import under_load
-from tests.network.conftest import keyhaul
+from tests.laboratory import keyhaul
 from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]

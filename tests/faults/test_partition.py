@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from tests.faults.ground import BACK, Circumstances, Ground
 from tests.faults.namespaces import Namespaces
 from tests.faults.oracle import under_load
-from tests.network.conftest import SMALL, keyhaul
+from tests.laboratory import SMALL, laid_out
 from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]
@@ -31,25 +29,23 @@ PREFIXED = ("address", "url")
 def ground_in_two(need: Callable[..., None]) -> Iterator[tuple[Ground, Namespaces, Namespaces]]:
     """A network whose western nodes are in one namespace, the eastern in another, and the users' namespace."""
     need("ip", "unshare", "nsenter", "setpriv", root=True)
-    scratch = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))
     users, west, east = (Namespaces(network=True) for _ in range(3))
+    local = f"127.212.{os.getpid() % 256}."
     try:
         connect(users, west, east)
-        local = f"127.212.{os.getpid() % 256}."
-        keyhaul("network", "init", SMALL, "--out", scratch / "n", "--loopback", f"{local}0")
-        readdress(scratch / "n", local)
-        made = Ground(scratch / "n")
-        for service in made.services:
-            node = made.network.service(service)["node"]
-            made.put_under(service, Circumstances(prefix=(west if node in WEST else east).prefix))
-        try:
-            yield made, users, west
-        finally:
-            made.down()
+        with laid_out(SMALL.read_text(), f"{local}0") as directory:
+            readdress(directory, local)
+            made = Ground(directory)
+            for service in made.services:
+                node = made.network.service(service)["node"]
+                made.put_under(service, Circumstances(prefix=(west if node in WEST else east).prefix))
+            try:
+                yield made, users, west
+            finally:
+                made.down()
     finally:
         for each in (users, west, east):
             each.close()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def connect(users: Namespaces, west: Namespaces, east: Namespaces) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from keyhaul.transport.etsi014 import Client014
 from tests.faults.ground import BACK, Circumstances, Ground
 from tests.faults.oracle import under_load
-from tests.network.conftest import ROOT, SMALL, keyhaul
+from tests.laboratory import ROOT, SMALL, laid_out
 from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]
@@ -45,11 +43,8 @@ def former(need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) 
 def former_ground(former: Path, need: Callable[..., None]) -> Iterator[Ground]:
     """A network that version N−1 laid out and made the stores of; started with all its services."""
     need("setpriv")
-    scratch = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))
-    try:
-        loopback = f"127.213.{os.getpid() % 256}.0"
-        keyhaul("network", "init", SMALL, "--out", scratch / "n", "--loopback", loopback, tree=former)
-        made = Ground(scratch / "n")
+    with laid_out(SMALL.read_text(), f"127.213.{os.getpid() % 256}.0", tree=former) as directory:
+        made = Ground(directory)
         for service in made.services:
             made.put_under(service, Circumstances(tree=former))
         try:
@@ -57,8 +52,6 @@ def former_ground(former: Path, need: Callable[..., None]) -> Iterator[Ground]:
             yield made
         finally:
             made.down()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.mark.parametrize("users_first", [False, True], ids=["carrier-first", "users-first"])

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
-from tests.network.conftest import SMALL, Network, keyhaul, loopback_for
+from tests.laboratory import SMALL, Network, keyhaul, loopback_for, running, with_controller
 from tests.network.load import Clients, load, more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
@@ -28,19 +25,8 @@ AROUND = ["ckms-b", "ckms-d", "ckms-a"]
 
 @pytest.fixture(scope="module")
 def steered() -> Iterator[Network]:
-    scratch = Path(tempfile.mkdtemp(prefix="kh-", dir="/tmp"))
-    directory = scratch / "n"
-    description = scratch / "small.toml"
-    description.write_text(SMALL.read_text().replace('roles = ["aaa"]', 'roles = ["aaa", "controller"]'))
-    try:
-        keyhaul("network", "init", description, "--out", directory, "--loopback", loopback_for(1))
-        keyhaul("network", "up", directory, "--detach")
-        try:
-            yield Network(directory, json.loads((directory / "network.json").read_text()))
-        finally:
-            keyhaul("network", "down", directory, check=False)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with running(with_controller(SMALL.read_text()), loopback_for(1)) as network:
+        yield network
 
 
 @pytest.fixture

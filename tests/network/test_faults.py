@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.network.conftest import Network, keyhaul
+from tests.laboratory import Network, keyhaul
 from tests.network.load import Clients, load, more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.network.conftest import ROOT, Network, Sae
+from tests.laboratory import ROOT, Network, Sae
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
 

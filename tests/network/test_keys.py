@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from keyhaul.transport.etsi014 import Client014, Etsi014Error
-from tests.network.conftest import Network, Sae, keyhaul
+from tests.laboratory import Network, Sae, keyhaul
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
 

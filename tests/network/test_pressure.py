@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keyhaul.transport.etsi014 import Client014, Etsi014Error
-from tests.network.conftest import SMALL, Network, keyhaul, loopback_for
+from tests.laboratory import SMALL, Network, loopback_for, running
 
 pytestmark = [pytest.mark.network, pytest.mark.long, pytest.mark.xdist_group("network")]
 
@@ -26,24 +23,16 @@ DEADLINE = 20.0
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Network]:
     """The small network with one credit of each kind between its AKMSs, and a contract of a rate."""
-    scratch = Path(tempfile.mkdtemp(prefix="kh-", dir="/tmp"))
-    directory = scratch / "n"
     metered = f'class = "gold"\nrate = {RATE}\nburst = {BURST}\nmaximum_keys_per_request = {BURST}'
-    description = scratch / "crowded.toml"
-    description.write_text(SMALL.read_text().replace('class = "gold"', metered))
-    try:
-        keyhaul("network", "init", description, "--out", directory, "--loopback", loopback_for(2))
+
+    def tighten(directory: Path) -> None:
         for config in directory.glob("nodes/*/akms/config.toml"):
             config.write_text("requests_per_peer = 1\n" + config.read_text())
         for config in directory.glob("nodes/*/ukms/config.toml"):
             config.write_text(config.read_text() + "\n[buffer]\nminimum = 0\nmaximum = 0\n")
-        keyhaul("network", "up", directory, "--detach")
-        try:
-            yield Network(directory, json.loads((directory / "network.json").read_text()))
-        finally:
-            keyhaul("network", "down", directory, check=False)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+
+    with running(SMALL.read_text().replace('class = "gold"', metered), loopback_for(2), tighten) as network:
+        yield network
 
 
 async def ask(client: Client014, slave: str, number: int = 1) -> float:

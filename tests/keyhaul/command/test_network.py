@@ -22,23 +22,9 @@ from keyhaul.command.laboratory.files import Laboratory
 from keyhaul.command.link import link
 from keyhaul.command.network import network
 from keyhaul.command.store import store
-
-ROOT = Path(__file__).parents[3]
+from tests.laboratory import ROOT, SMALL, keyhaul
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("command-network")]
-
-
-def keyhaul(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "keyhaul.command.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-        cwd=ROOT,
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def state(directory: Path) -> dict[str, dict[str, Any]]:
@@ -57,7 +43,7 @@ def elsewhere(scratch: Path) -> Path:
     """The same network under loopback addresses and paths of its own."""
     base = scratch / "n"
     number = int.from_bytes(os.urandom(2), "big") % (32 * 256)
-    initialise(ROOT / "tests/network/small.toml", base, loopback=f"127.{128 + number // 256}.{number % 256}.0")
+    initialise(SMALL, base, loopback=f"127.{128 + number // 256}.{number % 256}.0")
     return base
 
 
@@ -196,8 +182,7 @@ def test_a_service_that_dies_is_started_again(directory: Path) -> None:
 
 
 def test_a_laid_out_network_that_is_up_is_not_replaced(directory: Path) -> None:
-    small = ROOT / "tests/network/small.toml"
-    result = CliRunner().invoke(network, ["init", str(small), "--out", str(directory), "--force"])
+    result = CliRunner().invoke(network, ["init", str(SMALL), "--out", str(directory), "--force"])
     assert (result.exit_code, "stop it first" in result.stderr) == (1, True)
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,28 +17,14 @@ import pytest
 
 from keyhaul.command.init import initialise
 from keyhaul.command.laboratory import probe
+from tests.laboratory import SMALL, keyhaul, with_controller
 from tests.postgresql import PostgreSQL
 
-ROOT = Path(__file__).parents[3]
-TEXT = (ROOT / "tests/network/small.toml").read_text()
-STEERED = TEXT.replace('roles = ["aaa"]', 'roles = ["aaa", "controller"]')
+STEERED = with_controller(SMALL.read_text())
 LOOPBACK = "127.231.77.0"
 PAIR_LOOPBACK = "127.231.78.0"
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("command-network")]
-
-
-def keyhaul(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "keyhaul.command.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -62,6 +46,11 @@ def health(number: int = 100, loopback: str = LOOPBACK) -> dict[str, Any]:
     return facts
 
 
+def states(directory: Path) -> dict[str, dict[str, Any]]:
+    found = json.loads(keyhaul("network", "status", directory, "--json").stdout)["services"]
+    return {each["id"]: each for each in found}
+
+
 def until(condition: Any) -> None:
     deadline = time.monotonic() + 20
     while not condition():
@@ -71,14 +60,14 @@ def until(condition: Any) -> None:
 
 def test_it_comes_up_serves_keys_over_installed_paths_and_follows_a_new_plan(scratch: Path) -> None:
     net = lay_out(scratch, STEERED)
-    keyhaul("network", "up", net, "--detach", "--timeout", 100)
+    keyhaul("network", "up", net, "--detach", "--timeout", "100")
     try:
         facts = health()
         assert facts["leads"]
         assert facts["nodes"] == {"planned": 4, "telling": 4}
         keyhaul("sae", "get-key", "first-east-1", "--network", net, "--as", "first-west-1")
         until(lambda: health()["demands"] > 0)
-        services = {each["id"]: each for each in json.loads(keyhaul("network", "status", net, "--json"))["services"]}
+        services = states(net)
         assert {each["state"] for each in services.values()} == {"serving"}
         assert services["controller-dc"]["links"] == 4
         until(lambda: probe.links(health()) == (4, 4))
@@ -93,8 +82,7 @@ def test_it_comes_up_serves_keys_over_installed_paths_and_follows_a_new_plan(scr
         )
         log = net / "logs/controller-dc.log"
         until(lambda: "the plan changed" in log.read_text())
-        found = json.loads(keyhaul("network", "status", net, "--json"))["services"]
-        assert next(each["pid"] for each in found if each["id"] == "controller-dc") == pid
+        assert states(net)["controller-dc"]["pid"] == pid
     finally:
         keyhaul("network", "down", net)
 
@@ -105,14 +93,14 @@ def test_of_two_controllers_one_leads_and_the_other_follows_when_it_is_frozen(
     spare = '[[node]]\nname = "spare"\nnumber = 101\nroles = ["controller"]\n\n[[link]]'
     shared = f'[controller]\ndatabase = "{postgresql.database()}"\n\n[modules]'
     net = lay_out(scratch, STEERED.replace("[[link]]", spare, 1).replace("[modules]", shared), PAIR_LOOPBACK)
-    keyhaul("network", "up", net, "--detach", "--timeout", 100)
+    keyhaul("network", "up", net, "--detach", "--timeout", "100")
     frozen = None
     try:
         until(lambda: health(100, PAIR_LOOPBACK)["leads"] or health(101, PAIR_LOOPBACK)["leads"])
         first, second = (100, 101) if health(100, PAIR_LOOPBACK)["leads"] else (101, 100)
         assert not health(second, PAIR_LOOPBACK)["leads"]
         assert health(second, PAIR_LOOPBACK)["nodes"] == {"planned": 4, "telling": 4}
-        services = {each["id"]: each for each in json.loads(keyhaul("network", "status", net, "--json"))["services"]}
+        services = states(net)
         frozen = services["controller-dc" if first == 100 else "controller-spare"]["pid"]
         epoch = health(first, PAIR_LOOPBACK)["epoch"]
         os.kill(frozen, signal.SIGSTOP)
