@@ -9,7 +9,7 @@ The file is TOML with arrays of tables; sizes are bits::
     [[contract]]
     id = "first/silver"
     customer = "first"
-    class = "silver"                     # gold, silver or bronze
+    class = "silver"                     # gold, silver, bronze or split
     sizes = [128, 256]                   # allowed sizes; empty: any multiple of 8 from minimum to maximum
     default_size = 256
     minimum_size = 64
@@ -81,7 +81,7 @@ class Contract(Struct, forbid_unknown_fields=True, kw_only=True):
 
     id: str
     customer: str
-    service_class: Literal["gold", "silver", "bronze"] = field(name="class")
+    service_class: Literal["gold", "silver", "bronze", "split"] = field(name="class")
     sizes: list[int] = field(default_factory=list)
     default_size: int = 256
     minimum_size: int = 64

@@ -2,3 +2,5 @@
 
 `python -m bench` runs all, `python -m bench NAME …` some, `python -m bench --list` names them.
 """
+
+import keyhaul.agents.gnmi  # noqa: F401 - before anything here imports gRPC, see there

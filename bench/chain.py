@@ -31,6 +31,7 @@ from keyhaul.transport.operations import CARRIER_DELIVER, CARRIER_OUTCOME, CARRI
 from keyhaul.transport.tls import service_client, service_server
 
 DEADLINE = 10.0
+SKR = 20_000
 
 _HEAD = """
 [network]
@@ -50,7 +51,7 @@ name = "none"
 [[node]]
 name = "dc"
 number = 1000
-roles = ["aaa"]
+roles = {roles}
 """
 
 
@@ -155,25 +156,38 @@ class AccessNodes:
 
 
 @contextlib.asynccontextmanager
-async def chain(hops: int, access: Collection[int]) -> AsyncIterator[tuple[Network, AccessNodes]]:
+async def chain(
+    hops: int, access: Collection[int], *, controller: bool = False
+) -> AsyncIterator[tuple[Network, AccessNodes]]:
     """Run a chain of hops + 1 CKMSs, numbered from 1, with modules; stop it at the end.
 
     Args:
         hops: links of the chain.
         access: numbers of the nodes that have an AKMS, played by the calling process.
+        controller: whether there is one; it starts with the CKMSs.
     """
+    links = [(node, node + 1) for node in range(1, hops + 1)]
+    async with carrier(links, access, controller=controller) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def carrier(
+    links: Collection[tuple[int, int]], access: Collection[int], *, controller: bool = False, skr: int = SKR
+) -> AsyncIterator[tuple[Network, AccessNodes]]:
+    """Run CKMSs, joined as `links` says by modules of a secret key rate (bits per second); the rest as `chain`."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     with tempfile.TemporaryDirectory(prefix="kh-", dir="/tmp") as scratch:
         description = Path(scratch) / "chain.toml"
-        description.write_text(_description(hops, access))
+        description.write_text(_description(links, access, controller, skr))
         with laid_out(description=description) as network:
             nodes = AccessNodes(network, access)
             try:
                 await nodes.listen()
-                await asyncio.to_thread(start, network, "qkdm", "ckms")
+                await asyncio.to_thread(start, network, "qkdm", "ckms", *(["controller"] if controller else []))
                 await nodes.dial()
                 await _linked(network)
                 yield network, nodes
@@ -192,11 +206,11 @@ async def _linked(network: Network) -> None:
     await until(linked, 60)
 
 
-def _description(hops: int, access: Collection[int]) -> str:
-    text = [_HEAD]
-    for node in range(1, hops + 2):
+def _description(links: Collection[tuple[int, int]], access: Collection[int], controller: bool, skr: int) -> str:
+    text = [_HEAD.format(roles='["aaa", "controller"]' if controller else '["aaa"]')]
+    for node in sorted({end for link in links for end in link}):
         roles = '"akms", "ckms"' if node in access else '"ckms"'
         text.append(f'[[node]]\nname = "{node}"\nnumber = {node}\nroles = [{roles}]\n')
-    for node in range(1, hops + 1):
-        text.append(f'[[link]]\na = "{node}"\nb = "{node + 1}"\nkm = 77\nskr = 20_000\n')
+    for one, other in links:
+        text.append(f'[[link]]\na = "{one}"\nb = "{other}"\nkm = 77\nskr = {skr}\n')
     return "\n".join(text)

@@ -18,13 +18,16 @@ class Figure:
     name: str
     value: float
     unit: str
-    budget: float
+    budget: float | None
+    """None: nothing is promised."""
     better: Literal["lower", "higher"]
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def met(self) -> bool:
         """Whether the value is within the budget."""
+        if self.budget is None:
+            return True
         return self.value <= self.budget if self.better == "lower" else self.value >= self.budget
 
     def line(self) -> str:

@@ -63,6 +63,14 @@ def proportional_bytes(pid: int) -> int:
     raise LookupError(f"/proc/{pid}/smaps_rollup tells no PSS")
 
 
+def resident_bytes(pid: int) -> int:
+    """What a process holds in memory (VmRSS), shared pages included."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"/proc/{pid}/status tells no VmRSS")
+
+
 def with_children(pids: set[int]) -> set[int]:
     """These processes and all that descend from them."""
     parents: dict[int, int] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from controller.belief import Kind
 from controller.steering.effects import Note
 from controller.topology import Discovery
+from controller.view import Link
 
 
 class Change(StrEnum):
@@ -21,27 +22,36 @@ class Change(StrEnum):
     """A CKMS tells of itself."""
     NODE_SILENT = "node-silent"
     """It tells nothing any more."""
+    LEADS = "controller-leads"
+    """A controller leads from now on."""
 
 
 def changes(before: Discovery | None, after: Discovery) -> Iterator[Note]:
     """Yield what is different in a later discovery; nothing for links and nodes that are in one of both alone."""
     if before is None:
         return
-    silent, was_silent = _silent(after), _silent(before)
-    known = before.view.topology.node_number
-    for node in after.view.nodes:
-        if node.id in known and (node.id in silent) != (node.id in was_silent):
-            yield Note(Change.NODE_SILENT if node.id in silent else Change.NODE_HEARD, node.id)
+    known = before.view.topology
+    if after.nodes is not before.nodes:
+        silent, was_silent = _silent(after), _silent(before)
+        both = after.view.topology.node_number
+        for node in sorted((silent ^ was_silent) & known.node_number.keys() & both.keys(), key=both.__getitem__):
+            yield Note(Change.NODE_SILENT if node in silent else Change.NODE_HEARD, node)
     if after.view is before.view:
         return
-    links = before.view.topology.link_number
-    for link in after.view.links:
-        former = links.get(link.id)
-        if former is not None and before.view.links[former].up != link.up:
+    for link, former in _pairs(before, after):
+        if link is not former and link.up != former.up:
             if link.up:
                 yield Note(Change.LINK_UP, link.id)
             else:
                 yield Note(Change.LINK_DOWN, link.id, {"state": after.links[link.id].state.value})
+
+
+def _pairs(before: Discovery, after: Discovery) -> Iterable[tuple[Link, Link]]:
+    """Each link that is in both, as it is and as it was."""
+    if after.view.topology is before.view.topology:
+        return zip(after.view.links, before.view.links, strict=True)
+    known, links = before.view.topology.link_number, before.view.links
+    return ((link, links[known[link.id]]) for link in after.view.links if link.id in known)
 
 
 def _silent(found: Discovery) -> frozenset[str]:

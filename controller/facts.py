@@ -79,3 +79,5 @@ class NodeReport:
     """Random, of its process."""
     links: Mapping[str, Received] = field(default_factory=dict)
     """By neighbour; what the node no longer has is not in it."""
+    unreadable: bool = False
+    """Whether some of what it told since it was dialled last cannot be read."""

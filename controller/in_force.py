@@ -15,11 +15,12 @@ from sqlalchemy import Connection
 
 from controller.plan_file import Plan, PlanFile
 from controller.planned import PlannedNetwork
-from controller.state import plans
+from controller.state import events, plans
 from controller.state.leading import Leadership, NotLeading
 from keyhaul.config.problems import ConfigurationError
 from keyhaul.database.database import Database
 from keyhaul.database.errors import DatabaseUnavailable
+from keyhaul.randomness import identifier
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +75,40 @@ class InForce:
             await asyncio.sleep(pause)
             pause = min(LOOK, 2 * pause)
 
-    def quarantine(self, nodes: Mapping[str, str]) -> None:
+    async def keep_out(self, node: str, reason: str) -> None:
+        """Put a node in quarantine.
+
+        Raises:
+            NotLeading, DatabaseUnavailable: see `Leadership.transact`.
+        """
+        identity = identifier()
+
+        def write(connection: Connection) -> dict[str, str]:
+            plans.quarantine(connection, node, reason)
+            events.tell(connection, "node-quarantined", node, {"reason": reason}, identity)
+            return plans.quarantined(connection)
+
+        self._quarantine(await self._leadership.transact(write))
+
+    async def let_in(self, node: str) -> bool:
+        """End a node's quarantine; False: there was none.
+
+        Raises:
+            NotLeading, DatabaseUnavailable: see `Leadership.transact`.
+        """
+        identity = identifier()
+
+        def write(connection: Connection) -> tuple[bool, dict[str, str]]:
+            was = plans.release(connection, node)
+            if was:
+                events.tell(connection, "node-released", node, {}, identity)
+            return was, plans.quarantined(connection)
+
+        was, quarantined = await self._leadership.transact(write)
+        self._quarantine(quarantined)
+        return was
+
+    def _quarantine(self, nodes: Mapping[str, str]) -> None:
         """These are in quarantine, and no others."""
         if nodes != self.quarantined:
             self.quarantined = dict(nodes)
@@ -95,7 +129,7 @@ class InForce:
         plan = self.plan
         try:
             self.version, quarantined = await self._database.run(_written)
-            self.quarantine(quarantined)
+            self._quarantine(quarantined)
             if self._leadership.epoch is not None:
                 apply = partial(plans.apply, network=plan.network, digest=plan.digest)
                 self.version = await self._leadership.transact(apply)

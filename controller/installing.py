@@ -22,7 +22,15 @@ from controller.steering.effects import InForce, Tell
 from keyhaul.agents.gnmi.failures import Late, RefusedByTarget, TargetError
 from keyhaul.agents.gnmi.models.ckms import TOP
 from keyhaul.agents.gnmi.notices import Update
-from keyhaul.agents.statements import STATEMENT_VERSION, SignedStatement, Statement, StatementRefusal, Withdrawal, sign
+from keyhaul.agents.statements import (
+    STATEMENT_VERSION,
+    SignedStatement,
+    Statement,
+    StatementRefusal,
+    StatementRefused,
+    Withdrawal,
+    sign,
+)
 from keyhaul.transport.tls_policy import TlsUnusable
 
 SET_DEADLINE = 3.0
@@ -108,6 +116,19 @@ def sign_tell(tell: Tell, epoch: int, serials: Sequence[int], key: MLDSA65Privat
             for serial, say in zip(serials, tell.says, strict=True)
         },
     )
+
+
+def sign_all(
+    parts: Iterable[tuple[Tell, Sequence[int]]], epoch: int, key: MLDSA65PrivateKey
+) -> list[Signed | StatementRefused]:
+    """Each `Tell` signed with its serials, or why no node would accept it."""
+    signed: list[Signed | StatementRefused] = []
+    for tell, serials in parts:
+        try:
+            signed.append(sign_tell(tell, epoch, serials, key))
+        except StatementRefused as refused:
+            signed.append(refused)
+    return signed
 
 
 class Result(StrEnum):

@@ -8,7 +8,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from controller.northbound.interface import PathState
 from controller.service import ControllerService
 from controller.telemetry import NodeState
 from controller.watching import counted
@@ -74,6 +73,6 @@ class ControllerCollector(Collector):
 
     def _demands(self) -> Iterator[Metric]:
         demands = self._service.demands()
-        served = sum(any(path.state is PathState.INSTALLED for path in one.paths) for one in demands)
+        served = sum(one.is_served for one in demands)
         yield GaugeMetricFamily("keyhaul_controller_demands", "Demands of CKMSs.", len(demands))
         yield GaugeMetricFamily("keyhaul_controller_demands_served", "Those that have paths.", served)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -29,24 +30,31 @@ async def record(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Record until cancelled, or until another controller leads. What the database does not take now, it gets later."""
+    """Record until cancelled, or until another controller leads. What the database does not take now, it gets later; at
+    the end it gets what there is.
+    """
     history: History | None = None
     flush = roll = clock()
-    while True:
-        await asyncio.sleep(SAMPLE)
-        now = clock()
-        try:
-            if history is None:
-                history = await History.begin(leadership, epoch, now)
-            if (found := discovery()) is not None:
-                history.add(samples(found), now)
-            if now - flush >= FLUSH:
-                flush = now
+    try:
+        while True:
+            await asyncio.sleep(SAMPLE)
+            now = clock()
+            try:
+                if history is None:
+                    history = await History.begin(leadership, epoch, now)
+                if (found := discovery()) is not None:
+                    history.add(samples(found), now)
+                if now - flush >= FLUSH:
+                    flush = now
+                    await history.flush()
+                if now - roll >= ROLL:
+                    roll = now
+                    await history.roll_up()
+            except DatabaseUnavailable as error:
+                log.warning("measurements were not written yet", why=str(error))
+    except NotLeading:
+        return
+    finally:
+        if history is not None:
+            with suppress(NotLeading, DatabaseUnavailable):
                 await history.flush()
-            if now - roll >= ROLL:
-                roll = now
-                await history.roll_up()
-        except NotLeading:
-            return
-        except DatabaseUnavailable as error:
-            log.warning("measurements were not written yet", why=str(error))

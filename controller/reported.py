@@ -94,15 +94,17 @@ class Reported:
         self._facts = dict.fromkeys(_OF_NODE.values(), "")
         self._links: dict[str, Received] = {}
         self._stale: set[str] = set()
+        self._readable = True
 
     @property
     def report(self) -> NodeReport:
         """What it comes to. It does not change."""
-        return NodeReport(self.node, self._at, links=dict(self._links), **self._facts)
+        return NodeReport(self.node, self._at, links=dict(self._links), unreadable=not self._readable, **self._facts)
 
     def begin(self) -> None:
         """A new subscription begins: what it does not tell until it is in step is not there any more."""
         self._stale = set(self._links)
+        self._readable = True
 
     def take(self, notice: Notice, now: float) -> bool:
         """Take what came.
@@ -122,13 +124,17 @@ class Reported:
             try:
                 urgent |= self._update(update, now)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
-                self.unreadable += 1
+                self._pass_over()
         if notice.synced:
             urgent |= bool(self._stale)
             for neighbour in self._stale:
                 self._links.pop(neighbour, None)
             self._stale = set()
         return urgent
+
+    def _pass_over(self) -> None:
+        self.unreadable += 1
+        self._readable = False
 
     def _delete(self, path: Path) -> bool:
         neighbour = _neighbour(path)
@@ -146,7 +152,7 @@ class Reported:
         before = self._links.get(neighbour)
         if len(update.path) == _LINK_DEPTH:
             if before is None and len(self._links) >= MAXIMUM_LINKS:
-                self.unreadable += 1
+                self._pass_over()
                 return False
             facts = _facts(neighbour, _LINK.decode(update.value))
         elif before is not None and update.path[-1].name == "up":

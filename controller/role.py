@@ -101,10 +101,10 @@ async def _serve(
         runtime.ready()
         await stop.wait()
     finally:
+        northbound.close()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await listener.close()
-        northbound.close()
 
 
 def _gnmi_files(config: ControllerConfig, directory: Path, identity: ServiceIdentity) -> TlsFiles:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import structlog
@@ -16,24 +15,27 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 from controller.admission.reservations import Reservations
 from controller.in_force import LOOK, InForce
 from controller.installing import Node, Result
+from controller.journal import Journal
 from controller.northbound.interface import DemandAsKept, Leader
-from controller.overview import kept
+from controller.outdated import Outdated
+from controller.overview import health, kept
 from controller.paths.policies import Policy
 from controller.plan_file import Plan, PlanFile
 from controller.planned import PlannedNetwork
 from controller.recording import record
-from controller.state import events, plans
 from controller.state.events import Event
-from controller.state.leading import Leadership
+from controller.state.leading import Leadership, boot_time
 from controller.state.lease import Terms
+from controller.state.rollup import Key, Summary
 from controller.steering.steering import Steering
 from controller.telemetry import NodeState, Telemetry
 from controller.term import Around, Term
 from controller.topology import Discovery
-from controller.watching import Watching, counted
+from controller.view import Link
+from controller.watching import Watching
 from keyhaul.database.database import Database
 from keyhaul.identity.names import ServiceName
-from keyhaul.randomness import random_bytes
+from keyhaul.randomness import Source, random_bytes
 from keyhaul.runtime.interface import Runtime
 from keyhaul.transport.messages.path import PathReply
 from keyhaul.transport.tls import TlsFiles
@@ -41,7 +43,8 @@ from keyhaul.transport.tls import TlsFiles
 log = structlog.get_logger(__name__)
 
 FAREWELL = 2.0
-"""Seconds for the lease to be given back when the service is stopped; else it ends by itself."""
+"""Seconds, when the service is stopped, for what is not written yet, and as many again for the lease to be given back;
+else that ends by itself."""
 
 
 class ControllerService:
@@ -57,6 +60,9 @@ class ControllerService:
         policy: by which paths are chosen.
         runtime: the process around.
         terms: of the lease.
+        clock: seconds, monotonic.
+        since_boot: seconds, of a clock that does not stand still while the machine is suspended.
+        source: draws labels, ids and pauses.
     """
 
     def __init__(
@@ -70,31 +76,47 @@ class ControllerService:
         policy: Policy,
         runtime: Runtime,
         terms: Terms | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        since_boot: Callable[[], float] = boot_time,
+        source: Source = random_bytes,
     ) -> None:
-        self._database = database
         self._runtime = runtime
         self._policy = policy
+        self._clock = clock
+        self._source = source
         self._incarnations: dict[str, str] = {}
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._journal = Journal(database)
         self.outcomes: Counter[Result] = Counter()
         """What became of what was told to nodes, over all terms."""
         self._leading: asyncio.Task[None] | None = None
         self.term: Term | None = None
         """While this controller leads."""
         self.telemetry = Telemetry(
-            own.domain, files, urgent=self._urgent, joined=self._joined, lost=lambda _node: self.watching.look()
+            own.domain,
+            files,
+            urgent=self._urgent,
+            joined=self._joined,
+            lost=lambda _node: self.watching.look(),
+            clock=clock,
+            source=source,
         )
-        self.watching = Watching(lambda: self.telemetry.reports, runtime.alarm)
-        self.leadership = Leadership(database, address, terms or Terms(), gained=self._gained, lost=self._lost)
+        self.watching = Watching(self.telemetry.news, runtime.alarm, clock=clock)
+        self.leadership = Leadership(
+            database, address, terms or Terms(), gained=self._gained, lost=self._lost, clock=since_boot
+        )
         self._in_force = InForce(plan, database, self.leadership, self.watching.quarantine, self._follow, runtime.alarm)
         self._around = Around(
+            own.id,
             self.leadership,
             key,
             self._telling,
             self._reach,
             alarm=runtime.alarm,
-            told=self._event_told,
+            told=self._journal.tell,
             outcomes=self.outcomes,
+            outdated=Outdated(runtime.alarm, clock),
+            clock=clock,
         )
 
     async def run(self) -> None:
@@ -108,6 +130,9 @@ class ControllerService:
                 group.create_task(self._in_force.run(), name="plan")
                 group.create_task(self._attend(), name="telemetry")
         finally:
+            if self._leading is not None:
+                self._leading.cancel()
+                await asyncio.wait({self._leading}, timeout=FAREWELL)
             with suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL):
                     await self.leadership.close()
@@ -124,7 +149,7 @@ class ControllerService:
         term = self.term
         if term is None or not self._leads:
             return None
-        reply = term.steering.wanted(source, destination, service_class, rate, failed, time.monotonic())
+        reply = term.steering.wanted(source, destination, service_class, rate, failed, self._clock())
         term.drain()
         return reply
 
@@ -132,8 +157,10 @@ class ControllerService:
 
     def leader(self) -> Leader:
         """See `Controller.leader`."""
-        leads, leadership = self._leads, self.leadership
-        return Leader(leads, leadership.epoch if leads else None, leadership.leader.address, leadership.alone)
+        leadership, term = self.leadership, self.term
+        if term is None or not self._leads:
+            return Leader(False, address=leadership.leader.address, alone=leadership.alone)
+        return Leader(True, term.epoch, leadership.leader.address, leadership.alone, self._clock() - term.since)
 
     def plan_version(self) -> int:
         """See `Controller.plan_version`."""
@@ -149,7 +176,10 @@ class ControllerService:
 
     def demands(self) -> Sequence[DemandAsKept]:
         """See `Controller.demands`."""
-        return () if self.term is None else kept(self.term.steering.served, time.monotonic())
+        if self.term is None:
+            return ()
+        steering, now = self.term.steering, self._clock()
+        return kept((*steering.served, *steering.refused_of_late(now)), now)
 
     def quarantined(self) -> Mapping[str, str]:
         """See `Controller.quarantined`."""
@@ -157,60 +187,35 @@ class ControllerService:
 
     async def position(self) -> int:
         """See `Controller.position`."""
-        return await self._database.run(events.position)
+        return await self._journal.position()
 
     async def events(self, after: int, most: int) -> Sequence[Event]:
         """See `Controller.events`."""
-        return await self._database.run(partial(events.after, number=after, most=most))
+        return await self._journal.after(after, most)
 
     async def event_told(self) -> None:
         """See `Controller.event_told`."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
+        await self._journal.told()
+
+    async def measured(self, link: Link, level: int, count: int) -> Mapping[Key, Summary]:
+        """See `Controller.measured`."""
+        return await self._journal.measured(link, level, count)
 
     async def quarantine(self, node: str, reason: str) -> None:
         """See `Controller.quarantine`."""
-
-        def write(connection: Any) -> dict[str, str]:
-            plans.quarantine(connection, node, reason)
-            events.tell(connection, "node-quarantined", node, {"reason": reason})
-            return plans.quarantined(connection)
-
-        self._in_force.quarantine(await self.leadership.transact(write))
-        self._event_told()
+        await self._in_force.keep_out(node, reason)
+        self._journal.tell()
 
     async def release(self, node: str) -> bool:
         """See `Controller.release`."""
-
-        def write(connection: Any) -> tuple[bool, dict[str, str]]:
-            was = plans.release(connection, node)
-            if was:
-                events.tell(connection, "node-released", node, {})
-            return was, plans.quarantined(connection)
-
-        was, quarantined = await self.leadership.transact(write)
-        self._in_force.quarantine(quarantined)
-        self._event_told()
+        was = await self._in_force.let_in(node)
+        self._journal.tell()
         return was
 
     def health(self) -> dict[str, Any]:
         """What the health page tells."""
-        nodes = self.telemetry.nodes.values()
-        found = self.watching.discovery
-        return {
-            "leads": self.leader().leads,
-            "epoch": self.leadership.epoch,
-            "leader": self.leadership.leader.address,
-            "alone": self.leadership.alone,
-            "nodes": {"planned": len(nodes), "telling": sum(node.state is NodeState.TELLING for node in nodes)},
-            "links": {} if found is None else {state.value: number for state, number in counted(found).items()},
-            "disagreements": 0 if found is None else len(found.disagreements),
-            "demands": len(self.demands()),
-        }
+        states = [node.state for node in self.telemetry.nodes.values()]
+        return health(self.leader(), states, self.watching.discovery, len(self.demands()))
 
     # Terms
 
@@ -230,11 +235,11 @@ class ControllerService:
         if former is not None:
             await asyncio.wait({former})
         await self._in_force.caught_up()
-        self.term = term = Term(epoch, Steering(random_bytes, self._policy), self._around)
+        self.term = term = Term(epoch, Steering(self._source, self._policy), self._around)
         if self.watching.discovery is not None:
             term.see(self.watching.discovery)
         try:
-            recording = record(self.leadership, epoch, lambda: self.watching.discovery)
+            recording = record(self.leadership, epoch, lambda: self.watching.discovery, clock=self._clock)
             async with asyncio.TaskGroup() as group:
                 history = group.create_task(recording, name="history")
                 await term.run()
@@ -288,8 +293,3 @@ class ControllerService:
     def _reach(self, node: str) -> Node | None:
         followed = self.telemetry.nodes.get(node)
         return None if followed is None else followed.client
-
-    def _event_told(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)

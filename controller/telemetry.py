@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import AsyncExitStack, aclosing
 from enum import StrEnum
 
 import structlog
@@ -19,6 +19,7 @@ from controller.facts import NodeReport
 from controller.reported import WANTED, Reported
 from keyhaul.agents.gnmi.client import SILENCE, Client
 from keyhaul.agents.gnmi.failures import Silent, TargetError, Unprotected
+from keyhaul.agents.gnmi.notices import Notice
 from keyhaul.identity.names import ServiceName
 from keyhaul.randomness import Source, fraction, random_bytes
 from keyhaul.transport.tls import TlsFiles
@@ -32,6 +33,10 @@ LONGEST_PAUSE = 5.0
 
 DIALLED_A_SECOND = 200
 """Nodes, at the start: the first dials are spread."""
+
+DIALLED_AT_ONCE = 64
+"""Nodes that are dialled and have not told everything yet, of those that answered when they were dialled before, and of
+the others: a controller that is slower than its patience with each would otherwise come to an end with none."""
 
 
 class NodeState(StrEnum):
@@ -54,6 +59,10 @@ class Followed:
         self.state = NodeState.DIALLING
         self.reported = Reported(node)
         self.task: asyncio.Task[None] | None = None
+        self.answers = True
+        """Whether it told everything when it was dialled before."""
+        self.dialled = float("-inf")
+        """When it was dialled last."""
         self._report: NodeReport | None = None
 
     @property
@@ -79,6 +88,7 @@ class Telemetry:
         lost: told of a node whose subscription ended.
         clock: seconds, monotonic.
         source: randomness for the pauses.
+        at_once: how many nodes are dialled at a time.
     """
 
     def __init__(
@@ -91,6 +101,7 @@ class Telemetry:
         lost: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         source: Source = random_bytes,
+        at_once: int = DIALLED_AT_ONCE,
     ) -> None:
         self._domain = domain
         self._files = files
@@ -100,6 +111,10 @@ class Telemetry:
         self._clock = clock
         self._source = source
         self._nodes: dict[str, Followed] = {}
+        self._reports: dict[str, NodeReport] = {}
+        self._dialling = {answers: asyncio.Semaphore(at_once) for answers in (True, False)}
+        self._told: set[str] = set()
+        """Nodes that have told something, or are followed no more, since `news` was called."""
         self._leaving: set[asyncio.Task[None]] = set()
         self.failures: Counter[str] = Counter()
         """Subscriptions that ended, by how."""
@@ -113,7 +128,18 @@ class Telemetry:
     @property
     def reports(self) -> Mapping[str, NodeReport]:
         """What each has told so far, those that never told anything left out."""
-        return {node: followed.report for node, followed in self._nodes.items() if followed.report.at > _NEVER}
+        for node in self._told:
+            followed = self._nodes.get(node)
+            if followed is None:
+                self._reports.pop(node, None)
+            else:
+                self._reports[node] = followed.report
+        return self._reports
+
+    def news(self) -> tuple[Mapping[str, NodeReport], Set[str]]:
+        """The reports, and the nodes of which they are others than when this was called last, or gone."""
+        reports, told, self._told = self.reports, self._told, set()
+        return reports, told
 
     @property
     def unreadable(self) -> int:
@@ -125,6 +151,7 @@ class Telemetry:
         for node, followed in tuple(self._nodes.items()):
             if targets.get(node) != followed.address:
                 del self._nodes[node]
+                self._told.add(node)
                 leaving = asyncio.create_task(_leave(followed), name=f"leaving {node}")
                 self._leaving.add(leaving)
                 leaving.add_done_callback(self._leaving.discard)
@@ -152,29 +179,38 @@ class Telemetry:
         await asyncio.sleep(spread * fraction(self._source))
         pause = FIRST_PAUSE
         while True:
-            began = self._clock()
             try:
                 await self._listen(followed)
             except (TargetError, TlsUnusable) as error:
                 self._ended(followed, error)
-            if self._clock() - began > 2 * LONGEST_PAUSE:
+            if self._clock() - followed.dialled > 2 * LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             await asyncio.sleep(pause * (0.5 + 0.5 * fraction(self._source)))
             pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def _listen(self, followed: Followed) -> None:
-        followed.reported.begin()
-        async with aclosing(followed.client.subscribe(WANTED, silence=SILENCE)) as notices:
-            async for notice in notices:
-                self.messages += 1
-                urgent = followed.reported.take(notice, self._clock())
-                followed.told()
-                if notice.synced:
-                    followed.state = NodeState.TELLING
-                    log.info("node tells", node=followed.node)
-                    self._joined(followed.node)
-                elif urgent and followed.state is NodeState.TELLING:
-                    self._urgent(followed.node)
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._dialling[followed.answers])
+            followed.dialled, followed.answers = self._clock(), False
+            followed.reported.begin()
+            async with aclosing(followed.client.subscribe(WANTED, silence=SILENCE)) as notices:
+                async for notice in notices:
+                    self._take(followed, notice)
+                    if notice.synced:
+                        followed.answers = True
+                        await turn.aclose()
+
+    def _take(self, followed: Followed, notice: Notice) -> None:
+        self.messages += 1
+        urgent = followed.reported.take(notice, self._clock())
+        followed.told()
+        self._told.add(followed.node)
+        if notice.synced:
+            followed.state = NodeState.TELLING
+            log.info("node tells", node=followed.node)
+            self._joined(followed.node)
+        elif urgent and followed.state is NodeState.TELLING:
+            self._urgent(followed.node)
 
     def _ended(self, followed: Followed, error: Exception) -> None:
         self.failures[type(error).__name__.lower()] += 1
@@ -182,9 +218,6 @@ class Telemetry:
         if was is NodeState.TELLING or isinstance(error, Silent | Unprotected):
             log.warning("node does not tell any more", node=followed.node, why=str(error))
             self._lost(followed.node)
-
-
-_NEVER = float("-inf")
 
 
 async def _leave(followed: Followed) -> None:

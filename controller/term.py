@@ -16,24 +16,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
-import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 from sqlalchemy import Connection
 
-from controller.changes import changes
-from controller.installing import Node, Outcome, Result, Signed, read, send, sign_tell
-from controller.state import demands, events, installed
+from controller.changes import Change, changes
+from controller.installing import Node, Outcome, ReadBack, Result, Signed, read, send, sign_all
+from controller.outdated import Number, Outdated
+from controller.remembering import Batch, remembered
 from controller.state.leading import Leadership, NotLeading
 from controller.state.serials import Serials
-from controller.steering.effects import Confirm, Effect, Ended, Forget, Memory, Note, Read, Recorded, Remember, Tell
+from controller.steering.effects import Effect, Note, Read, Tell
 from controller.steering.steering import Steering
 from controller.topology import Discovery
 from keyhaul.agents.gnmi.failures import TargetError
-from keyhaul.agents.statements import Statement, StatementRefused, Withdrawal
+from keyhaul.agents.statements import StatementRefusal
 from keyhaul.database.errors import DatabaseUnavailable
 
 Written = TypeVar("Written")
@@ -52,6 +51,8 @@ LONGEST_PAUSE = 2.0
 class Around:
     """What a term needs of the controller around it."""
 
+    own: str
+    """Service id of this controller."""
     leadership: Leadership
     key: MLDSA65PrivateKey
     """Signs statements."""
@@ -64,6 +65,7 @@ class Around:
     """An event was recorded."""
     outcomes: Counter[Result]
     """What became of what was told to nodes."""
+    outdated: Outdated
     clock: Callable[[], float] = time.monotonic
 
 
@@ -81,17 +83,24 @@ class Term:
         self.steering = steering
         self.begun = False
         """Whether it knows what earlier leaders promised and installed."""
+        self.since = around.clock()
+        """When it began."""
         self._around = around
         self._serials = Serials(around.leadership)
         self._queue: deque[Effect] = deque()
+        self._batch = Batch()
+        """What may not be in the database yet of what left the queue."""
         self._wake = asyncio.Event()
+        self._behind = asyncio.Event()
         self._seen: Discovery | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._told: dict[str, int] = {}
+        """The highest serial of what each node was told, or is about to be."""
 
     async def run(self) -> None:
         """Lead until cancelled, or until another controller does."""
         try:
-            memory = await self._persist(_remembered)
+            memory = await self._persist(remembered)
             now = self._around.clock()
             self.steering.led(self.epoch, memory, now)
             if self._seen is not None:
@@ -99,21 +108,27 @@ class Term:
             for node, (incarnation, _) in self._around.nodes().items():
                 self.steering.appeared(node, incarnation, now)
             self.begun = True
+            self._queue.append(Note(Change.LEADS, self._around.own, {"epoch": self.epoch}))
             self.drain()
+            self._wake.set()
             log.info("leading", epoch=self.epoch, demands=len(memory.promises), statements=len(memory.statements))
             async with asyncio.TaskGroup() as self._group:
                 self._group.create_task(self._carry(), name="effects")
                 self._group.create_task(self._tick(), name="tick")
+                self._group.create_task(self._go_on(), name="urgent")
         except* NotLeading:
             log.warning("leads no more", epoch=self.epoch)
         finally:
             self.begun = False
+            await self._leave()
 
     def drain(self) -> None:
         """Have carried out what the core decided."""
         if effects := self.steering.effects():
             self._queue.extend(effects)
             self._wake.set()
+        if self.steering.behind:
+            self._behind.set()
 
     def see(self, found: Discovery) -> None:
         """The network is believed to be like this now."""
@@ -137,24 +152,45 @@ class Term:
             self.steering.tick(self._around.clock())
             self.drain()
 
+    async def _go_on(self) -> None:
+        """Do what is urgent part by part: others have their turn in between."""
+        while True:
+            await self._behind.wait()
+            self._behind.clear()
+            self.steering.go_on(self._around.clock())
+            self.drain()
+            await asyncio.sleep(0)
+
     async def _carry(self) -> None:
         assert self._group is not None
         while True:
             await self._wake.wait()
             self._wake.clear()
-            batch, self._queue = tuple(self._queue), deque()
-            signed = await self._sign([effect for effect in batch if isinstance(effect, Tell)])
-            if any(not isinstance(effect, Read | Tell) for effect in batch) or any(any(one.rows) for one in signed):
-                await self._persist(partial(_write, batch=batch, signed=signed))
-            if any(isinstance(effect, Note) for effect in batch):
+            effects, self._queue = tuple(self._queue), deque()
+            self._batch = Batch.unsaid(effects)
+            signed = await self._sign([effect for effect in effects if isinstance(effect, Tell)])
+            self._batch = batch = Batch(effects, tuple(signed))
+            if batch:
+                await self._persist(batch.write)
+            self._batch = Batch()
+            if batch.identities:
                 self._around.told()
             for one in signed:
                 self._group.create_task(self._send(one), name=f"tell {one.tell.node}")
-            for effect in batch:
+            for effect in effects:
                 if isinstance(effect, Read):
                     self._group.create_task(self._read(effect), name=f"read {effect.node}")
                 elif isinstance(effect, Note):
                     log.info(effect.kind, subject=effect.subject, **dict(effect.facts))
+
+    async def _leave(self) -> None:
+        """Have remembered, as long as the lease is held, what was decided and is not said any more."""
+        batches = (self._batch, Batch.unsaid(self._queue))
+        try:
+            for batch in filter(None, batches):
+                await self._around.leadership.transact(batch.write)
+        except (NotLeading, DatabaseUnavailable) as error:
+            log.warning("what was decided last is not recorded", why=str(error))
 
     async def _sign(self, tells: Sequence[Tell]) -> list[Signed]:
         """Sign what is to be told; what no node would accept is refused here."""
@@ -164,7 +200,8 @@ class Term:
         epoch, serials = await self._numbers(sum(len(tell.says) for tell in tells))
         numbers = iter(serials)
         parts = [(tell, [next(numbers) for _ in tell.says]) for tell in tells]
-        for tell, one in zip(tells, await asyncio.to_thread(_signed, parts, epoch, self._around.key), strict=True):
+        self._told |= {tell.node: own[-1] for tell, own in parts}
+        for tell, one in zip(tells, await asyncio.to_thread(sign_all, parts, epoch, self._around.key), strict=True):
             if isinstance(one, Signed):
                 signed.append(one)
                 continue
@@ -196,6 +233,8 @@ class Term:
             case Outcome(Result.REFUSED, why, refusal):
                 self._around.alarm("statements-not-accepted", node=tell.node, why=why)
                 self.steering.refused(tell.sending, refusal, now, signed.serials)
+                if refusal in (StatementRefusal.OLD_EPOCH, StatementRefusal.REPLAYED):
+                    await self._ask_how_far(tell.node)
             case Outcome(result, why):
                 log.warning("node was not told", node=tell.node, why=why)
                 arrived = signed.serials if result is Result.UNKNOWN else ()
@@ -203,18 +242,40 @@ class Term:
         self.drain()
 
     async def _read(self, effect: Read) -> None:
-        node = self._around.reach(effect.node)
-        try:
-            if node is None:
-                raise TargetError(f"{effect.node}: not planned")
-            there = await read(node)
-        except TargetError as error:
-            log.warning("node was not read", node=effect.node, why=str(error))
+        there = await self._read_back(effect.node)
+        if there is None:
             self.steering.unread(effect.reading, self._around.clock())
         else:
-            now = self._around.clock()
-            self.steering.found(effect.reading, there.incarnation, there.statements, now)
+            await self._surpass(effect.node, there)
+            self.steering.found(effect.reading, there.incarnation, there.statements, self._around.clock())
         self.drain()
+
+    async def _read_back(self, name: str) -> ReadBack | None:
+        node = self._around.reach(name)
+        try:
+            if node is None:
+                raise TargetError(f"{name}: not planned")
+            return await read(node)
+        except TargetError as error:
+            log.warning("node was not read", node=name, why=str(error))
+            return None
+
+    async def _ask_how_far(self, node: str) -> None:
+        """A node has accepted what is later than what it was told: another leads, or the database forgot."""
+        if (there := await self._read_back(node)) is not None:
+            await self._surpass(node, there)
+
+    async def _surpass(self, node: str, there: ReadBack) -> None:
+        """Where a node is ahead of the database, begin a later epoch: this term ends."""
+        ahead = self._around.outdated.ahead(node, there, Number(self.epoch, self._told.get(node, 0)))
+        if ahead is None:
+            return
+        try:
+            await self._around.leadership.surpass(*ahead)
+        except DatabaseUnavailable as error:
+            self._around.alarm("database-unavailable", why=str(error))
+        else:
+            self._around.outdated.surpassed(node, ahead)
 
     async def _persist(self, work: Callable[[Connection], Written]) -> Written:
         """Write until it is written; whoever cannot write does not lead for long.
@@ -233,49 +294,3 @@ class Term:
         self._around.alarm("database-unavailable", why=str(error))
         await asyncio.sleep(pause)
         return min(LONGEST_PAUSE, 2 * pause)
-
-
-def _signed(
-    parts: Sequence[tuple[Tell, Sequence[int]]], epoch: int, key: MLDSA65PrivateKey
-) -> list[Signed | StatementRefused]:
-    """Each `Tell` signed with its serials, or why no node would accept it."""
-    signed: list[Signed | StatementRefused] = []
-    for tell, serials in parts:
-        try:
-            signed.append(sign_tell(tell, epoch, serials, key))
-        except StatementRefused as refused:
-            signed.append(refused)
-    return signed
-
-
-def _remembered(connection: Connection) -> Memory:
-    """What earlier leaders recorded."""
-    statements = []
-    for row in installed.load(connection):
-        says = msgspec.json.decode(row.body, type=Statement).says
-        if not isinstance(says, Withdrawal):
-            statements.append(Recorded(row.serial, row.node, row.demand, row.rank, says))
-    return Memory(tuple(demands.load(connection)), tuple(statements))
-
-
-def _write(connection: Connection, batch: Sequence[Effect], signed: Sequence[Signed]) -> None:
-    """Write what a batch is to have remembered, in its order. Doing it twice is doing it once, but for events."""
-    rows = {one.tell.sending: tuple(one.rows) for one in signed}
-    for effect in batch:
-        match effect:
-            case Remember(promise):
-                demands.admit(connection, promise)
-            case Ended(demand):
-                demands.end(connection, [demand])
-            case Confirm(serials):
-                installed.confirm(connection, serials)
-            case Forget(serials):
-                installed.forget(connection, serials)
-            case Note(kind, subject, facts):
-                events.tell(connection, kind, subject, facts)
-            case Tell(sending):
-                about = rows.get(sending, ())
-                installed.forget(connection, [one.serial for one in about])
-                installed.record(connection, about)
-            case Read():
-                pass

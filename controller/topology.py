@@ -15,19 +15,27 @@ one end says can only lower what the other end's reports alone would make believ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from math import expm1
 
 from controller.belief import Belief, Disagreement, Flow, Kind, believe, propagation
 from controller.facts import FRESH, LinkFacts, NodeReport
-from controller.planned import PlannedLink, PlannedNetwork
+from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
+from controller.reporters import Places, Wrong, aged, amended, is_trusted, wrong
 from controller.view import Direction, Link, NetworkView, Node
 
 RATE_SETTLES = 10.0
 POOL_SETTLES = 5.0
 """Time constants of the means, seconds."""
+
+LOOK = 1.0
+"""Seconds after which a mean that moves is looked at again, though nobody tells anything."""
+
+_NEAR = 1e-9
+_ROUNDING = 1e-6
 
 
 class LinkState(StrEnum):
@@ -52,6 +60,10 @@ class Estimate:
     rate: float
     pool: float
 
+    def has_reached(self, flow: Flow) -> bool:
+        """Whether nothing changes any more while the flow does not."""
+        return abs(self.rate - flow.rate) <= _NEAR * flow.rate and abs(self.pool - flow.pool) <= _NEAR * flow.pool
+
     def towards(self, flow: Flow, elapsed: float) -> Estimate:
         """The means after a time during which a flow was believed."""
         return Estimate(
@@ -61,6 +73,8 @@ class Estimate:
 
 
 NOTHING = Belief()
+_NO_MEAN = Estimate(0, 0)
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,13 @@ class LinkFinding:
     belief: Belief = NOTHING
     disagreements: tuple[Disagreement, ...] = ()
     means: tuple[Estimate, Estimate] | None = None
-    """Of a to b and of b to a; none until the link was found for the first time."""
+    """Of a to b and of b to a, at `at`; none until the link was found for the first time."""
+    at: float = 0.0
+    """When it was looked at."""
+    until: float = _NEVER
+    """When it is to be looked at again, though nobody tells anything: facts age, and means move."""
+    told: tuple[LinkFacts, LinkFacts] | None = None
+    """What its ends said, where it was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +102,13 @@ class Discovery:
     at: float
     view: NetworkView
     links: Mapping[str, LinkFinding]
-    nodes: tuple[Disagreement, ...] = field(default=())
+    """In the order of the plan."""
+    nodes: tuple[Disagreement, ...] = ()
     """What is wrong with nodes, and links that no plan knows."""
+    wrong: Wrong = field(default_factory=dict, repr=False, compare=False)
+    """The same by node."""
+    places: Places | None = field(default=None, repr=False, compare=False)
+    """Of the plan."""
 
     @property
     def disagreements(self) -> tuple[Disagreement, ...]:
@@ -98,7 +123,7 @@ def discover(
     before: Discovery | None = None,
     *,
     quarantined: Set[str] = frozenset(),
-    reserved: Mapping[tuple[str, str], int] | None = None,
+    changed: Set[str] | None = None,
 ) -> Discovery:
     """Compare what was reported with the plan.
 
@@ -108,70 +133,128 @@ def discover(
         now: seconds, by the clock of the reports' times.
         before: the discovery that this one follows; its means go on, and its view is the one that changes.
         quarantined: nodes that may be in no path.
-        reserved: bits per second promised, by link and the node that sends.
+        changed: nodes of which there are other reports, or none any more, than for `before`; None: any of them. Links
+            of the others are taken over, with means as old as `LOOK`, until what was told of them ages.
     """
-    elapsed = max(0.0, now - before.at) if before else 0.0
-    known = before.links if before else {}
-    promised = reserved or {}
-    found = {link.id: _find(link, reports, now, known.get(link.id), elapsed) for link in planned.links}
-    links = [_link(link, found[link.id], promised) for link in planned.links]
-    nodes = [
-        Node(node.id, access=node.access, jurisdiction=node.jurisdiction, quarantined=node.id in quarantined)
-        for node in planned.nodes
-    ]
-    return Discovery(planned, now, _view(nodes, links, before), found, (*_nodes(planned, reports, now),))
+    if before is None or before.places is None or before.planned is not planned:
+        return _anew(planned, reports, now, before, quarantined)
+    places, view, found = before.places, before.view, dict(before.links)
+    if changed is None:
+        touched = {*places.number, *reports, *before.wrong}
+        due: Iterable[int] = range(len(planned.links))
+    else:
+        touched = {*changed, *aged(places, reports, before.at, now)}
+        due = {number for node in touched for number in places.links_of.get(node, ())}
+        due.update(number for number, finding in enumerate(before.links.values()) if finding.until <= now)
+    links = []
+    for number in due:
+        plan = planned.links[number]
+        finding = found[plan.id] = _find(plan, reports, now, found[plan.id], before.at)
+        link = _link(plan, finding)
+        if link != view.links[number]:
+            links.append(link)
+    moved = {view.nodes[number].id for number in view.quarantined} ^ quarantined
+    nodes = [_node(planned.nodes[places.number[node]], quarantined) for node in moved if node in places.number]
+    amended_wrong = amended(before.wrong, touched, places, reports, now)
+    return Discovery(
+        planned,
+        now,
+        view.changed(links, nodes) if links or nodes else view,
+        found,
+        before.nodes if amended_wrong is before.wrong else _all(amended_wrong),
+        amended_wrong,
+        places,
+    )
 
 
-def trusted(report: NodeReport | None, now: float) -> bool:
-    """Whether a node tells of itself, afresh and by its own name."""
-    return report is not None and now - report.at <= FRESH and report.service_id in ("", report.node)
+def _anew(
+    planned: PlannedNetwork,
+    reports: Mapping[str, NodeReport],
+    now: float,
+    before: Discovery | None,
+    quarantined: Set[str],
+) -> Discovery:
+    """The first discovery of a plan; links that were in the plan before keep their means."""
+    places = Places(planned)
+    known: Mapping[str, LinkFinding] = before.links if before else {}
+    last = before.at if before else now
+    found = {link.id: _find(link, reports, now, known.get(link.id), last) for link in planned.links}
+    links = tuple(_link(link, found[link.id]) for link in planned.links)
+    nodes = tuple(_node(node, quarantined) for node in planned.nodes)
+    amiss = wrong(places, reports, now)
+    version = before.view.version + 1 if before else 1
+    return Discovery(planned, now, NetworkView(nodes, links, version), found, _all(amiss), amiss, places)
+
+
+def _all(amiss: Wrong) -> tuple[Disagreement, ...]:
+    return tuple(chain.from_iterable(amiss.values()))
+
+
+def _node(plan: PlannedNode, quarantined: Set[str]) -> Node:
+    return Node(plan.id, access=plan.access, jurisdiction=plan.jurisdiction, quarantined=plan.id in quarantined)
 
 
 def _find(
-    plan: PlannedLink, reports: Mapping[str, NodeReport], now: float, before: LinkFinding | None, elapsed: float
+    plan: PlannedLink, reports: Mapping[str, NodeReport], now: float, before: LinkFinding | None, last: float
 ) -> LinkFinding:
-    state, belief, disagreements = _weigh(plan, reports.get(plan.a), reports.get(plan.b), now)
-    means = before.means if before else None
+    """Look at one link.
+
+    Args:
+        plan: the link.
+        reports: of all nodes.
+        now: seconds.
+        before: what was found when it was looked at before.
+        last: when the discovery before this one was made: up to then it was as it had been.
+    """
+    state, belief, disagreements, until, told = _weigh(plan, reports.get(plan.a), reports.get(plan.b), now, before)
     flows = belief.ab, belief.ba
-    if means is not None:
+    means = before.means if before else None
+    if before is not None and means is not None:
+        if last > before.at:
+            was, idle = before.belief, last - before.at
+            means = means[0].towards(was.ab, idle), means[1].towards(was.ba, idle)
+        elapsed = max(0.0, now - max(last, before.at))
         means = means[0].towards(flows[0], elapsed), means[1].towards(flows[1], elapsed)
     elif state in (LinkState.FOUND, LinkState.DISAGREEING):
         means = Estimate(flows[0].rate, flows[0].pool), Estimate(flows[1].rate, flows[1].pool)
-    return LinkFinding(state, belief, disagreements, means)
+    if means is not None and not (means[0].has_reached(flows[0]) and means[1].has_reached(flows[1])):
+        until = min(until, now + LOOK)
+    return LinkFinding(state, belief, disagreements, means, now, until, told)
+
+
+_Weighed = tuple[LinkState, Belief, tuple[Disagreement, ...], float, tuple[LinkFacts, LinkFacts] | None]
+"""With when it ages, and what it was made of."""
 
 
 def _weigh(
-    plan: PlannedLink, a: NodeReport | None, b: NodeReport | None, now: float
-) -> tuple[LinkState, Belief, tuple[Disagreement, ...]]:
-    nothing = Belief(latency_s=propagation(plan))
-    if a is None or b is None or not (trusted(a, now) and trusted(b, now)):
-        return LinkState.UNKNOWN, nothing, ()
+    plan: PlannedLink, a: NodeReport | None, b: NodeReport | None, now: float, before: LinkFinding | None
+) -> _Weighed:
+    if a is None or b is None or not (is_trusted(a, now) and is_trusted(b, now)):
+        return LinkState.UNKNOWN, Belief(latency_s=propagation(plan)), (), _NEVER, None
     first, second = a.links.get(plan.b), b.links.get(plan.a)
-    if any(one is not None and not now - one.at <= FRESH for one in (first, second)):
-        return LinkState.UNKNOWN, nothing, ()
-    if first is None and second is None:
-        return LinkState.MISSING, nothing, (Disagreement(Kind.MISSING, plan.id),)
+    oldest = min(one.at for one in (a, b, first, second) if one is not None)
+    if not now - oldest <= FRESH:
+        return LinkState.UNKNOWN, Belief(latency_s=propagation(plan)), (), _NEVER, None
+    until = oldest + FRESH - _ROUNDING
     if first is None or second is None:
+        nothing = Belief(latency_s=propagation(plan))
+        if first is None and second is None:
+            return LinkState.MISSING, nothing, (Disagreement(Kind.MISSING, plan.id),), until, None
         who, what = (plan.b, second) if second else (plan.a, first)
         assert what is not None
         said = (who, f"link {what.facts.id} to {what.facts.neighbour}")
-        return LinkState.ONE_SIDED, nothing, (Disagreement(Kind.ONE_SIDED, plan.id, (said,)),)
-    belief, disagreements = believe(plan, first.facts, second.facts)
-    return LinkState.DISAGREEING if disagreements else LinkState.FOUND, belief, tuple(disagreements)
+        return LinkState.ONE_SIDED, nothing, (Disagreement(Kind.ONE_SIDED, plan.id, (said,)),), until, None
+    told = first.facts, second.facts
+    if before is not None and before.told == told:
+        return before.state, before.belief, before.disagreements, until, told
+    belief, disagreements = believe(plan, *told)
+    state = LinkState.DISAGREEING if disagreements else LinkState.FOUND
+    return state, belief, tuple(disagreements), until, told
 
 
-def _link(plan: PlannedLink, finding: LinkFinding, reserved: Mapping[tuple[str, str], int]) -> Link:
-    belief, means = finding.belief, finding.means or (Estimate(0, 0), Estimate(0, 0))
-
-    def direction(flow: Flow, mean: Estimate, sender: str) -> Direction:
-        return Direction(
-            rate=int(mean.rate),
-            pool=int(min(flow.pool, mean.pool)),
-            capacity=int(flow.capacity),
-            reserved=reserved.get((plan.id, sender), 0),
-        )
-
-    ab, ba = direction(belief.ab, means[0], plan.a), direction(belief.ba, means[1], plan.b)
+def _link(plan: PlannedLink, finding: LinkFinding) -> Link:
+    belief, means = finding.belief, finding.means or (_NO_MEAN, _NO_MEAN)
+    ab, ba = _direction(belief.ab, means[0]), _direction(belief.ba, means[1])
     return Link(
         plan.id,
         plan.a,
@@ -189,46 +272,6 @@ def _link(plan: PlannedLink, finding: LinkFinding, reserved: Mapping[tuple[str, 
     )
 
 
-def _view(nodes: list[Node], links: list[Link], before: Discovery | None) -> NetworkView:
-    """The next view; it shares with the last one what stayed."""
-    if before is None:
-        return NetworkView(tuple(nodes), tuple(links), 1)
-    old = before.view
-    if [(link.id, link.a, link.b) for link in links] != [(link.id, link.a, link.b) for link in old.links] or [
-        node.id for node in nodes
-    ] != [node.id for node in old.nodes]:
-        return NetworkView(tuple(nodes), tuple(links), old.version + 1)
-    changed_links = [new for new, was in zip(links, old.links, strict=True) if new != was]
-    changed_nodes = [new for new, was in zip(nodes, old.nodes, strict=True) if new != was]
-    return old.changed(changed_links, changed_nodes) if changed_links or changed_nodes else old
-
-
-def _nodes(planned: PlannedNetwork, reports: Mapping[str, NodeReport], now: float) -> Iterator[Disagreement]:
-    pairs = {frozenset((link.a, link.b)) for link in planned.links}
-    ids = {link.id for link in planned.links}
-    for node in planned.nodes:
-        report = reports.get(node.id)
-        if report is None or not now - report.at <= FRESH:
-            yield Disagreement(Kind.SILENT, node.id, (*_hear(node.id, reports, now),))
-    names = {node.id for node in planned.nodes}
-    for report in reports.values():
-        if report.node not in names:
-            yield Disagreement(Kind.UNPLANNED, report.node)
-        elif report.service_id not in ("", report.node):
-            yield Disagreement(Kind.IMPOSTOR, report.node, ((report.node, report.service_id),))
-        for neighbour, received in report.links.items():
-            if now - received.at <= FRESH and frozenset((report.node, neighbour)) not in pairs:
-                yield _stray(report.node, received.facts, ids)
-
-
-def _hear(silent: str, reports: Mapping[str, NodeReport], now: float) -> Iterator[tuple[str, str]]:
-    """The neighbours for which the link to a silent node is up: it is cut off from the controller alone."""
-    for report in reports.values():
-        received = report.links.get(silent)
-        if received is not None and now - received.at <= FRESH and received.facts.up and trusted(report, now):
-            yield report.node, "the link is up"
-
-
-def _stray(node: str, facts: LinkFacts, planned: Set[str]) -> Disagreement:
-    kind = Kind.NEIGHBOUR if facts.id in planned else Kind.UNPLANNED
-    return Disagreement(kind, facts.id, ((node, f"neighbour {facts.neighbour}"),))
+def _direction(flow: Flow, mean: Estimate) -> Direction:
+    pool = mean.pool if mean.pool < flow.pool else flow.pool
+    return Direction(rate=int(mean.rate), pool=int(pool), capacity=int(flow.capacity))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 
 import structlog
 
@@ -32,23 +32,28 @@ STANDING = 3.0
 """Seconds for which something must disagree before it is an alarm: the two ends are not asked at the same moment."""
 
 
+News = Callable[[], tuple[Mapping[str, NodeReport], Set[str] | None]]
+"""What nodes have told so far, and which of them something new, or nothing any more, since it was called last; None:
+any of them may have."""
+
+
 class Watching:
     """Makes discoveries.
 
     Args:
-        reports: what nodes have told so far.
+        news: what nodes have told.
         alarm: told of what disagrees, once while it lasts.
         clock: seconds, monotonic; that of the reports.
     """
 
     def __init__(
         self,
-        reports: Callable[[], Mapping[str, NodeReport]],
+        news: News,
         alarm: Callable[..., None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reports = reports
+        self._news = news
         self._alarm = alarm
         self._clock = clock
         self._planned: PlannedNetwork | None = None
@@ -100,7 +105,8 @@ class Watching:
     def _discover(self, planned: PlannedNetwork) -> None:
         now = self._clock()
         before = self.discovery
-        found = discover(planned, self._reports(), now, before, quarantined=self._quarantined)
+        reports, changed = self._news()
+        found = discover(planned, reports, now, before, quarantined=self._quarantined, changed=changed)
         self.seconds = self._clock() - now
         self.discovery = found
         self._seen(found)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from math import inf
 
-from controller.admission.admit import Demand, Reason, Refusal, admit
+from controller.admission.admit import Demand, admit
 from controller.admission.classes import CLASSES
+from controller.admission.refusal import Reason, Refusal
 from controller.admission.reoptimise import stands
 from controller.admission.reservations import Overbooked, Reservations
 from controller.paths.compute import Path

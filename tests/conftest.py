@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+import keyhaul.agents.gnmi  # noqa: F401 - before any test imports gRPC, see there
 from tests.postgresql import PostgreSQL, missing, running
 
 # How fast the machine happens to be decides about no test.

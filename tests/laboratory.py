@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,18 +136,21 @@ def laid_out(description: str, loopback: str, *, tree: Path = ROOT) -> Iterator[
 
 
 @contextmanager
-def running(description: str, loopback: str, prepare: Callable[[Path], None] | None = None) -> Iterator[Network]:
-    """Lay a network out, start all of it, and stop it at the end.
+def running(
+    description: str, loopback: str, prepare: Callable[[Path], None] | None = None, *, roles: Iterable[str] = ()
+) -> Iterator[Network]:
+    """Lay a network out, start it, and stop it at the end.
 
     Args:
         description: its text.
         loopback: the range of its addresses.
         prepare: changes the configuration files before the start.
+        roles: of the services that are started; all unless given.
     """
     with laid_out(description, loopback) as directory:
         if prepare is not None:
             prepare(directory)
-        keyhaul("network", "up", directory, "--detach")
+        keyhaul("network", "up", directory, "--detach", *(word for role in roles for word in ("--role", role)))
         try:
             yield Network(directory, json.loads((directory / "network.json").read_text()))
         finally:

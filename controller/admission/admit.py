@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 from controller.admission.classes import CLASSES, ServiceClass
-from controller.admission.earliest import Wait, earliest
+from controller.admission.diagnosis import Wanted, diagnose, most
+from controller.admission.refusal import Reason, Refusal
 from controller.admission.reservations import Lease, Reservations, hops_of
 from controller.paths.compute import NoPath, Path, path_with_backup, paths_for_shares
 from controller.paths.constraints import UNCONSTRAINED, Constraints
@@ -36,29 +36,6 @@ class Demand:
     """Of class `split`: over how many paths; None: as its class says."""
     constraints: Constraints = UNCONSTRAINED
     """What is asked for beyond what its class demands."""
-
-
-class Reason(StrEnum):
-    """Why a demand is refused."""
-
-    UNKNOWN_CLASS = "there is no such service class"
-    UNKNOWN_NODE = "there is no such node, or it is no access node"
-    NO_PATH = "no path keeps to the constraints"
-    NO_BACKUP = "there is no second path"
-    TOO_FEW_PATHS = "there are too few paths without a common node"
-    RATE = "the rate is promised to others"
-    POOL = "pools are below the floor of the class"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a demand is not served, and when it might be."""
-
-    reason: Reason
-    earliest_s: float | None = None
-    """In how many seconds it could be served if reservations that end then are not renewed; None: nobody knows."""
-    paths_found: int | None = None
-    """For `TOO_FEW_PATHS`: how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +86,18 @@ def admit(
     demand: Demand,
     now: float,
     policy: Policy = Policy.RESIDUAL,
+    *,
+    bare: bool = False,
 ) -> Admission | Refusal:
     """Find paths for a demand, as if it had no reservation yet. Nothing is reserved by that.
 
-    `view` shows in each direction what is reserved (`Reservations.onto`).
+    Args:
+        view: shows in each direction what is reserved (`Reservations.onto`).
+        reservations: what is promised.
+        demand: what is asked for.
+        now: seconds.
+        policy: by which paths are chosen.
+        bare: be content with one path where the class demands a backup: for what is in force and lost its own.
     """
     service_class = CLASSES.get(demand.service_class)
     if service_class is None:
@@ -120,33 +105,29 @@ def admit(
     if demand.source == demand.target or not (_is_access(view, demand.source) and _is_access(view, demand.target)):
         return Refusal(Reason.UNKNOWN_NODE)
     view = reservations.onto(view, reservations.links_of(demand.id), without=demand.id)
-    count = max(service_class.shares, demand.shares or 0) if service_class.shares > 1 else 1
-    constraints = service_class.constraints(demand.rate, demand.constraints)
-    paths, shared = _chosen(view, demand, service_class, count, constraints, policy)
+    wanted = _wanted(demand, service_class, bare=bare)
+    paths, shared = _chosen(view, wanted, policy)
     if paths:
-        return Admission(
-            demand,
-            tuple(paths),
-            shared,
-            limit_of(demand),
-            service_class.link_rate(demand.rate),
-        )
-    wait = earliest(
-        view,
-        reservations,
-        demand.source,
-        demand.target,
-        constraints,
-        count if count > 1 else 1 + service_class.needs_backup,
-        disjoint_paths=count > 1,
-        now=now,
-        without=demand.id,
-    )
-    if isinstance(wait, Wait):
-        return Refusal(Reason.RATE if wait.for_rate else Reason.POOL, wait.seconds)
-    if count > 1:
-        return Refusal(Reason.TOO_FEW_PATHS, paths_found=wait)
-    return Refusal(Reason.NO_BACKUP if wait else Reason.NO_PATH)
+        return Admission(demand, tuple(paths), shared, limit_of(demand), service_class.link_rate(demand.rate))
+    refusal = diagnose(view, reservations, wanted, now)
+    if refusal.least_rate is None:
+        return refusal
+    return replace(refusal, least_rate=service_class.payload(refusal.least_rate))
+
+
+def possible(view: NetworkView, reservations: Reservations, demand: Demand) -> int:
+    """The greatest rate (payload, bits per second) at which a demand would be admitted now; 0: at none."""
+    view = reservations.onto(view, reservations.links_of(demand.id), without=demand.id)
+    service_class = CLASSES[demand.service_class]
+    return service_class.payload(most(view, _wanted(demand, service_class)))
+
+
+def _wanted(demand: Demand, service_class: ServiceClass, *, bare: bool = False) -> Wanted:
+    """The paths that a demand must have."""
+    apart = service_class.shares > 1
+    paths = max(service_class.shares, demand.shares or 0) if apart else 1 + (service_class.needs_backup and not bare)
+    constraints = service_class.constraints(demand.rate, demand.constraints)
+    return Wanted(demand.source, demand.target, constraints, paths, apart, demand.id)
 
 
 def _is_access(view: NetworkView, identity: str) -> bool:
@@ -154,22 +135,15 @@ def _is_access(view: NetworkView, identity: str) -> bool:
     return number is not None and view.nodes[number].access
 
 
-def _chosen(
-    view: NetworkView,
-    demand: Demand,
-    service_class: ServiceClass,
-    count: int,
-    constraints: Constraints,
-    policy: Policy,
-) -> tuple[Sequence[Path], Overlap]:
+def _chosen(view: NetworkView, wanted: Wanted, policy: Policy) -> tuple[Sequence[Path], Overlap]:
     """The paths and what they share; no paths where they do not suffice."""
-    ends = demand.source, demand.target
+    ends, constraints = (wanted.source, wanted.target), wanted.constraints
     try:
-        if count > 1:
-            return paths_for_shares(view, *ends, count, constraints, policy), Overlap()
+        if wanted.apart:
+            return paths_for_shares(view, *ends, wanted.paths, constraints, policy), Overlap()
         pair = path_with_backup(view, *ends, constraints, policy)
     except NoPath:
         return (), Overlap()
     if pair.backup is not None:
         return (pair.primary, pair.backup), pair.shared
-    return (() if service_class.needs_backup else (pair.primary,)), pair.shared
+    return (() if wanted.paths > 1 else (pair.primary,)), pair.shared

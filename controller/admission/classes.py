@@ -28,6 +28,9 @@ class ServiceClass:
     """Bits of link key that a hop uses up for one bit relayed, authentication included."""
     precedence: int
     """When rates fall below what was promised, classes of lower precedence lose their reservations first."""
+    detours: bool
+    """Whether the nodes on its paths may send around a link that is down: not where the rate would have to be reserved
+    on each detour as well, and never where another share may pass there."""
 
     def constraints(self, rate: int, further: Constraints = UNCONSTRAINED) -> Constraints:
         """What a path must keep to for a demand of `rate` (payload, bits per second), with an operator's `further`."""
@@ -46,6 +49,10 @@ class ServiceClass:
         """Link key that is reserved on each hop for a payload rate, bits per second."""
         return math.ceil(rate * self.expansion) if self.reserves else 0
 
+    def payload(self, link_rate: int) -> int:
+        """The greatest payload rate for which so much link key suffices, bits per second."""
+        return int(link_rate / self.expansion) if self.reserves else 0
+
 
 OTP = frozenset({"otp"})
 AT_LEAST_AES = frozenset({"otp", "aes-256-gcm", "hybrid"})
@@ -63,6 +70,7 @@ CLASSES = {
             pool_floor=0.0,
             expansion=1.125,
             precedence=3,
+            detours=False,
         ),
         ServiceClass(
             "split",
@@ -74,6 +82,7 @@ CLASSES = {
             pool_floor=0.05,
             expansion=1.125,
             precedence=2,
+            detours=False,
         ),
         ServiceClass(
             "silver",
@@ -85,6 +94,7 @@ CLASSES = {
             pool_floor=0.1,
             expansion=0.0,
             precedence=1,
+            detours=True,
         ),
         ServiceClass(
             "bronze",
@@ -96,6 +106,7 @@ CLASSES = {
             pool_floor=0.2,
             expansion=0.0,
             precedence=0,
+            detours=True,
         ),
     )
 }

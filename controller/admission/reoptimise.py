@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from controller.admission.admit import Admission, Demand, Refusal, admit
+from controller.admission.admit import Admission, Demand, admit
 from controller.admission.classes import CLASSES
+from controller.admission.refusal import Refusal
 from controller.admission.reservations import Reservations
 from controller.paths.compute import Path, path_along
 from controller.paths.constraints import Constraints, link_obstacle, node_obstacle
 from controller.paths.diverse import overlap
-from controller.paths.policies import Policy
+from controller.paths.policies import WEIGHTS, Policy
 from controller.view import NetworkView
 
 
@@ -79,7 +80,7 @@ class Advice:
     admission: Admission | None = None
     """Where to; none where it stays."""
     refusal: Refusal | None = None
-    """Why there is nowhere to flee to."""
+    """Why there is nowhere to flee to, or no backup where the class demands one."""
 
 
 def reconsider(
@@ -102,7 +103,8 @@ def reconsider(
             return Advice(Verdict.STAY, replace(standing, better_since=None), refusal=best)
         return Advice(Verdict.FLEE, replace(standing, since=now, better_since=None), best)
     if isinstance(best, Refusal):
-        return Advice(Verdict.STAY, replace(standing, better_since=None))
+        weakened = service_class.needs_backup and len(paths) < 2
+        return Advice(Verdict.STAY, replace(standing, better_since=None), refusal=best if weakened else None)
     present = tuple(path_along(alone, path.nodes, path.links, policy) for path in paths)
     same = {path.links for path in present} == {path.links for path in best.paths}
     backed_up = service_class.shares == 1
@@ -114,6 +116,59 @@ def reconsider(
     bare = backed_up and len(present) < 2 <= len(best.paths)
     verdict, standing = consider(standing, better, now, hysteresis, bare=bare)
     return Advice(verdict, standing, best if verdict is Verdict.MOVE else None)
+
+
+def is_surely_best(
+    view: NetworkView,
+    reservations: Reservations,
+    demand: Demand,
+    paths: Sequence[Path],
+    least: int,
+    hysteresis: Hysteresis = USUAL,
+    policy: Policy = Policy.RESIDUAL,
+) -> bool:
+    """Whether `reconsider` would find nothing better, as far as a bound tells that costs next to nothing.
+
+    Args:
+        view: the network, with what is reserved.
+        reservations: what is promised.
+        demand: whose.
+        paths: all that its class demands; they share nothing.
+        least: what they must weigh together at the least: see `least_together`.
+        hysteresis: when to move.
+        policy: by which paths are chosen.
+    """
+    service_class = CLASSES[demand.service_class]
+    constraints = service_class.constraints(demand.rate, demand.constraints)
+    if not all(stands(view, path, constraints) for path in paths):
+        return False
+    weigh = WEIGHTS[policy]
+    arcs = [view.arc(link, origin) for path in paths for link, origin in zip(path.links, path.nodes, strict=False)]
+    weight = alone = sum(map(view.per_arc(weigh).__getitem__, arcs))
+    if service_class.reserves:
+        # What the demand has reserved itself makes its own hops heavier, and no others.
+        own = [(arc, reservations.stamped(view.links[arc >> 1], without=demand.id)) for arc in arcs]
+        alone = sum(weigh(link, link.direction(arc)) for arc, link in own)
+    return least - (weight - alone) > (1 - hysteresis.gain) * alone
+
+
+def least_together(view: NetworkView, weights: Sequence[int], tree: Sequence[int], source: str, count: int) -> int:
+    """What `count` paths that share no link weigh together, or less.
+
+    Args:
+        view: the network.
+        weights: by `open_weights`.
+        tree: with these, of each node the distance to where the paths lead.
+        source: where they begin.
+        count: of paths; where fewer links leave the source, what so many weigh.
+    """
+    leaving = view.topology.arcs_from[view.topology.node_number[source]]
+    return sum(sorted(weights[arc] + tree[neighbour] for neighbour, arc in leaving if weights[arc])[:count])
+
+
+def open_weights(view: NetworkView, policy: Policy = Policy.RESIDUAL) -> list[int]:
+    """What arcs weigh by a policy, with 0 for those of links that are down."""
+    return [weight if view.links[arc >> 1].up else 0 for arc, weight in enumerate(view.per_arc(WEIGHTS[policy]))]
 
 
 def consider(

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from controller.admission.classes import CLASSES
 from controller.paths.compute import Path
 from controller.view import Link, NetworkView
+
+Key = TypeVar("Key")
 
 Hop = tuple[str, str]
 """A link's id and the node that it is traversed from."""
@@ -56,6 +59,10 @@ class Reservations:
         """Begin with leases that were granted before."""
         self._leases: dict[str, Lease] = {}
         self._on: dict[Hop, dict[str, Lease]] = {}
+        self._total: dict[Hop, int] = {}
+        """What is promised of each, bits per second."""
+        self._of: dict[str, dict[str, Lease]] = {}
+        """By demand."""
         for lease in leases:
             self._enter(lease)
 
@@ -91,23 +98,27 @@ class Reservations:
         if lease is None:
             return False
         if expires > lease.expires:
-            self._enter(replace(lease, expires=expires))
+            renewed = replace(lease, expires=expires)
+            self._leases[identity] = self._of[lease.demand][identity] = renewed
+            for hop in lease.hops:
+                self._on[hop][identity] = renewed
         return True
 
     def release(self, identity: str) -> Lease | None:
         """End one lease."""
         lease = self._leases.pop(identity, None)
         if lease is not None:
+            _drop(self._of, lease.demand, identity)
             for hop in lease.hops:
-                others = self._on[hop]
-                del others[identity]
-                if not others:
-                    del self._on[hop]
+                self._total[hop] -= max(0, lease.rate - self._own(hop, lease.demand))
+                _drop(self._on, hop, identity)
+                if hop not in self._on:
+                    del self._total[hop]
         return lease
 
     def release_demand(self, demand: str) -> tuple[Lease, ...]:
         """End the leases of a demand."""
-        return self._end(lease for lease in self._leases.values() if lease.demand == demand)
+        return self._end(self.leases_of(demand))
 
     def release_node(self, node: str) -> tuple[Lease, ...]:
         """End the leases that begin or end at a node that is gone; those over it have their backups, or expire."""
@@ -136,11 +147,8 @@ class Reservations:
 
     def reserved(self, hop: Hop, without: str | None = None) -> int:
         """What is promised of a hop's rate, bits per second, but to the demand `without`."""
-        highest: dict[str, int] = {}
-        for lease in self._on.get(hop, {}).values():
-            if lease.demand != without:
-                highest[lease.demand] = max(lease.rate, highest.get(lease.demand, 0))
-        return sum(highest.values())
+        total = self._total.get(hop, 0)
+        return total - self._own(hop, without) if total and without is not None else total
 
     def free_at(self, view: NetworkView, hop: Hop, rate: int, now: float, without: str | None = None) -> float | None:
         """When a hop has `rate` to spare if nothing is renewed, but for what the demand `without` has; None: not before
@@ -159,9 +167,11 @@ class Reservations:
     def stamped(self, link: Link, without: str | None = None) -> Link:
         """A link with what is promised of its directions."""
         ab, ba = self.reserved((link.id, link.a), without), self.reserved((link.id, link.b), without)
-        if (link.ab.reserved, link.ba.reserved) == (ab, ba):
-            return link
-        return replace(link, ab=replace(link.ab, reserved=ab), ba=replace(link.ba, reserved=ba))
+        if link.ab.reserved != ab:
+            link = replace(link, ab=replace(link.ab, reserved=ab))
+        if link.ba.reserved != ba:
+            link = replace(link, ba=replace(link.ba, reserved=ba))
+        return link
 
     def onto(self, view: NetworkView, links: Iterable[str] | None = None, without: str | None = None) -> NetworkView:
         """The view with what is promised; of these links alone where they are named.
@@ -172,10 +182,13 @@ class Reservations:
         changes = [new for link in chosen if (new := self.stamped(link, without)) is not link]
         return view.changed(changes) if changes else view
 
+    def leases_of(self, demand: str) -> tuple[Lease, ...]:
+        """The leases of a demand, the oldest first."""
+        return tuple(self._of.get(demand, {}).values())
+
     def links_of(self, demand: str) -> tuple[str, ...]:
         """The links that a demand's leases traverse."""
-        own = (lease for lease in self._leases.values() if lease.demand == demand)
-        return tuple(dict.fromkeys(link for lease in own for link, _ in lease.hops))
+        return tuple(dict.fromkeys(link for lease in self.leases_of(demand) for link, _ in lease.hops))
 
     def _excess(self, view: NetworkView, hop: Hop, further: Lease | None = None) -> int:
         """By how much what is promised of a hop exceeds its rate, or that of the link's both directions their stream;
@@ -196,8 +209,14 @@ class Reservations:
         """What is promised of a hop, with one lease more."""
         if further is None or hop not in further.hops:
             return self.reserved(hop)
-        own = [one.rate for one in self._on.get(hop, {}).values() if one.demand == further.demand]
-        return self.reserved(hop, without=further.demand) + max([further.rate, *own])
+        return self.reserved(hop) + max(0, further.rate - self._own(hop, further.demand))
+
+    def _own(self, hop: Hop, demand: str) -> int:
+        """What is promised of a hop to one demand, bits per second."""
+        there = self._on.get(hop)
+        if there is None:
+            return 0
+        return max((one.rate for one in self._of.get(demand, {}).values() if one.id in there), default=0)
 
     def _leases_at(self, view: NetworkView, hop: Hop) -> tuple[Lease, ...]:
         """The leases that a hop's rate is promised to: where both directions share a stream, of both."""
@@ -211,7 +230,10 @@ class Reservations:
         return tuple((own | self._on.get(_back(link, hop), {})).values())
 
     def _enter(self, lease: Lease) -> None:
+        for hop in lease.hops:
+            self._total[hop] = self._total.get(hop, 0) + max(0, lease.rate - self._own(hop, lease.demand))
         self._leases[lease.id] = lease
+        self._of.setdefault(lease.demand, {})[lease.id] = lease
         for hop in lease.hops:
             self._on.setdefault(hop, {})[lease.id] = lease
 
@@ -220,6 +242,14 @@ class Reservations:
         for lease in ended:
             self.release(lease.id)
         return ended
+
+
+def _drop(index: dict[Key, dict[str, Lease]], key: Key, identity: str) -> None:
+    """Take a lease out of an index."""
+    others = index[key]
+    del others[identity]
+    if not others:
+        del index[key]
 
 
 def _back(link: Link, hop: Hop) -> Hop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ import click
 import structlog
 
 from controller.command.places import Places
-from keyhaul.command.output import Failed, wait_for
+from keyhaul.command.output import UNREACHABLE, Failed, wait_for
 from keyhaul.identity.errors import IdentityError
 from keyhaul.identity.files import ServiceIdentity, load_certificates
 from keyhaul.identity.names import MalformedName, ServiceName
@@ -28,19 +28,59 @@ from keyhaul.transport.tls_policy import TlsUnusable
 
 Result = TypeVar("Result")
 
-UNREACHABLE = 69
 DEADLINE = 30.0
 """Seconds for one answer."""
 REACHED_WITHIN = 5.0
 """Seconds in which a controller must answer for the first time."""
+FOLLOWED_WITHIN = 2.0
+"""Seconds in which one must answer later, where another may lead."""
 
 
 class Session:
-    """A controller that answers."""
+    """A way to the controllers: to the one that leads, or else to one that answers, as it was when last looked."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self.name = channel.peer.id
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        """Turn to the first of them; `follow` looks which one leads."""
+        self._channels = channels
+        self._channel = channels[0]
+
+    @property
+    def name(self) -> str:
+        """Of the controller that is asked."""
+        return self._channel.peer.id
+
+    async def follow(self, within: float = FOLLOWED_WITHIN) -> network.Status:
+        """Turn to the controller that leads, or else to one that answers; return what it says of itself.
+
+        Args:
+            within: seconds in which they must answer.
+
+        Raises:
+            Failed: none answers.
+            click.ClickException: a controller accepts no such certificate.
+        """
+        asked = [asyncio.create_task(_status(channel, within)) for channel in self._channels]
+        silent: dict[Channel, str] = {}
+        standing_by: dict[Channel, network.Status] = {}
+        try:
+            for answer in asyncio.as_completed(asked):
+                channel, found = await answer
+                if isinstance(found, str):
+                    silent[channel] = found
+                elif found.leads:
+                    self._channel = channel
+                    return found
+                else:
+                    standing_by[channel] = found
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        if not standing_by:
+            raise Failed("; ".join(silent[channel] for channel in self._channels), UNREACHABLE)
+        if self._channel not in standing_by:
+            self._channel = next(iter(standing_by))
+        return standing_by[self._channel]
 
     async def call(self, operation: Operation[Request, Reply], request: Request) -> Reply:
         """Ask.
@@ -52,7 +92,7 @@ class Session:
             return await self._channel.call(operation, request, deadline=DEADLINE)
         except ServiceError as error:
             code = UNREACHABLE if error.code in (ErrorCode.UNREACHABLE, ErrorCode.DEADLINE) else 1
-            raise Failed(f"{self.name}: {error}", code) from None
+            raise Failed(_told(self._channel, error), code) from None
         except ValueError as error:
             raise click.ClickException(f"{error}: show the certificate of one who may, by --identity") from None
 
@@ -90,16 +130,13 @@ async def session(where: Places) -> AsyncIterator[Session]:
     """
     with _quiet():
         async with AsyncExitStack() as stack:
-            channels = []
-            for channel in _channels(where):
+            channels = _channels(where)
+            for channel in channels:
                 await channel.start()
                 stack.push_async_callback(channel.close)
-                channels.append(channel)
-            answers = await asyncio.gather(*map(_status, channels))
-            there = [(one, found) for one, found in zip(channels, answers, strict=True) if not isinstance(found, str)]
-            if not there:
-                raise Failed("; ".join(str(found) for found in answers), UNREACHABLE)
-            yield Session(next((one for one, found in there if found.leads), there[0][0]))
+            there = Session(channels)
+            await there.follow(REACHED_WITHIN)
+            yield there
 
 
 def _channels(where: Places) -> list[Channel]:
@@ -114,17 +151,21 @@ def _channels(where: Places) -> list[Channel]:
         raise click.ClickException(str(error)) from None
 
 
-async def _status(channel: Channel) -> network.Status | str:
+async def _status(channel: Channel, within: float) -> tuple[Channel, network.Status | str]:
     """What a controller says of itself, or why it does not."""
     try:
-        return await channel.call(NETWORK_STATUS, network.Ask(), deadline=REACHED_WITHIN)
+        return channel, await channel.call(NETWORK_STATUS, network.Ask(), deadline=within)
     except ServiceError as error:
-        told = str(error) if str(error).startswith(channel.peer.id) else f"{channel.peer.id}: {error}"
         if error.code in (ErrorCode.UNREACHABLE, ErrorCode.DEADLINE):
-            return told
-        raise click.ClickException(told) from None
+            return channel, _told(channel, error)
+        raise click.ClickException(_told(channel, error)) from None
     except ValueError as error:
         raise click.ClickException(f"{error}: show the certificate of a viewer or an operator") from None
+
+
+def _told(channel: Channel, error: ServiceError) -> str:
+    """What went wrong, with whose name."""
+    return str(error) if str(error).startswith(channel.peer.id) else f"{channel.peer.id}: {error}"
 
 
 def _identity(directory: Path) -> ServiceIdentity:

@@ -34,7 +34,8 @@ def quarantine(
 ) -> None:
     """Keep NODE out of all paths until it is released; paths over it move at once.
 
-    Ask first what that does: `keyhaul whatif --node NODE`. Needs the certificate of an operator.
+    What crossed it before is not burned. Ask first what quarantine does: `keyhaul whatif --node NODE`. Needs the
+    certificate of an operator.
     """
     from controller.command.connecting import ask
     from keyhaul.transport.messages import network

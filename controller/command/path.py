@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.command.places import controller_options, places
-from controller.command.showing import ckms, figure, node, refusal, route, share, span, use
+from controller.command.showing import ckms, figure, held_for, is_broken, is_served, node, refusal, route, share, use
 from keyhaul.command.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -62,15 +62,20 @@ def list_paths(
     )
 
 
+def broken_at(way: network.PathFacts) -> str:
+    """Where a path that should carry a demand is broken; empty: it is not."""
+    return f"broken at {', '.join(way.down)}" if is_broken(way) else ""
+
+
 def _rows(demand: network.DemandFacts) -> list[tuple[str, ...]]:
     head = (demand.id[:8], demand.service_class, figure(demand.rate))
     ends = route((demand.source, demand.target))
     rows = [
-        (use(way, demand.service_class) + ": " + route(way.nodes), way.state, span(demand.since_s))
+        (use(way, demand.service_class) + ": " + route(way.nodes), broken_at(way) or way.state, held_for(way, demand))
         for way in demand.paths
     ]
     if demand.refusal is not None:
-        rows.append((f"{ends}: {refusal(demand.refusal)}", "weakened" if rows else "no path", ""))
+        rows.append((f"{ends}: {refusal(demand.refusal)}", "weakened" if is_served(demand) else "no path", ""))
     rows = rows or [(ends, "no path", "")]
     return [(*(head if not number else ("",) * len(head)), *row) for number, row in enumerate(rows)]
 
@@ -191,7 +196,8 @@ def _decision(told: foresight.Explained, asked: foresight.Explain) -> None:
     click.echo(f"{of}: granted")
     for way in told.admitted:
         click.echo(f"  {use(way, asked.service_class) + ':':<9} {route(way.nodes)}")
-    click.echo(f"Each bit of key costs {told.price:g} bits of link key while nothing fails.")
+    single = f", and {told.undivided:g} over the best single path" if told.undivided else ""
+    click.echo(f"Each bit of key costs {told.price:g} bits of link key while nothing fails{single}.")
     for kind in ("link", "risk group", "node"):
         names = [node(one.removeprefix(f"{kind} ")) for one in told.shared if one.startswith(f"{kind} ")]
         if names:

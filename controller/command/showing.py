@@ -94,6 +94,21 @@ def refusal(refused: network.RefusalFacts) -> str:
     return text
 
 
+def is_served(demand: network.DemandFacts) -> bool:
+    """Whether paths carry a demand."""
+    return any(way.state == "installed" and not way.down for way in demand.paths)
+
+
+def is_broken(path: network.PathFacts) -> bool:
+    """Whether a path that should carry a demand does not."""
+    return path.state == "installed" and bool(path.down)
+
+
+def held_for(path: network.PathFacts, demand: network.DemandFacts) -> str:
+    """For how long a demand has had a path."""
+    return span(demand.since_s) if path.state == "installed" else ""
+
+
 def use(path: network.PathFacts, service_class: str) -> str:
     """What a path is for its demand."""
     if service_class == "split":
@@ -109,16 +124,21 @@ def plural(count: int, what: str) -> str:
 def head(name: str, status: network.Status) -> str:
     """The network and its controller in a line or two."""
     if status.leads:
-        leads = f"{name} leads in epoch {status.epoch}"
+        leads = f"{name} leads in epoch {status.epoch} for {span(status.led_s)}"
     else:
-        leads = f"{name} stands by" + (f", {status.leader} leads" if status.leader else ", nobody leads")
+        known = status.leader if status.database else ""
+        leads = f"{name} stands by, " + (f"{known} leads" if known else "nobody is known to lead")
     parts = [
         leads,
         f"plan {status.plan}",
         plural(status.nodes, "node") + (f" ({len(status.silent)} silent)" if status.silent else ""),
         f"{status.links_up} of {plural(status.links, 'link')} up",
-        plural(status.demands, "demand") + (f" ({status.unserved} without a path)" if status.unserved else ""),
     ]
+    if status.leads:
+        unserved = f" ({status.unserved} without a path)" if status.unserved else ""
+        parts.append(plural(status.demands, "demand") + unserved)
+    if not status.database:
+        parts.append("the database does not answer")
     if status.disagreements:
         parts.append(plural(status.disagreements, "disagreement"))
     if status.quarantined:

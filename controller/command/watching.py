@@ -22,10 +22,12 @@ from controller.command.showing import (
     compact,
     figure,
     head,
+    held_for,
+    is_broken,
+    is_served,
     node,
     refusal,
     share,
-    span,
     state,
     use,
 )
@@ -36,7 +38,6 @@ from keyhaul.transport.operations import (
     NETWORK_DEMANDS,
     NETWORK_EVENTS,
     NETWORK_LINKS,
-    NETWORK_STATUS,
 )
 
 EVENTS = 100
@@ -80,7 +81,8 @@ async def watch(session: Session, every: float, once: bool, as_json: bool, clock
     console = Console()
     if as_json:
         while True:
-            print_json(msgspec.to_builtins(look.status) | {"links": msgspec.to_builtins(look.links)})
+            parts = {"status": look.status, "links": look.links, "demands": look.demands}
+            print_json({"controller": look.name} | {name: msgspec.to_builtins(part) for name, part in parts.items()})
             if once:
                 return
             look, _ = await _next(session, look, every, clock)
@@ -107,9 +109,9 @@ async def _next(session: Session, look: Look, pause: float, clock: Callable[[], 
 
 
 async def _look(session: Session, before: Look | None, at: float) -> Look:
-    status = await session.call(NETWORK_STATUS, network.Ask())
+    status = await session.follow()
     links = await session.all(NETWORK_LINKS, "links") if status.links else []
-    demands = await session.all(NETWORK_DEMANDS, "demands") if status.links else []
+    demands = await session.all(NETWORK_DEMANDS, "demands") if status.links and status.leads else []
     look = Look(session.name, at, status, links, demands)
     look.events = before.events if before else []
     seen = look.events[-1].number if look.events else 0
@@ -225,7 +227,7 @@ WIDE = 1_000
 
 
 def _demands(look: Look, rows: int, width: int) -> RenderableType:
-    ordered = sorted(look.demands, key=lambda one: (bool(one.paths), one.refusal is None))
+    ordered = sorted(look.demands, key=lambda one: (is_served(one), one.refusal is None))
     room = width - _beside_paths(ordered)
     lines = list(chain.from_iterable(_demand(one, room) for one in ordered))
     table = _table(*DEMAND_COLUMNS)
@@ -241,22 +243,25 @@ def _beside_paths(demands: Sequence[network.DemandFacts]) -> int:
     return sum(widths) - widths[DEMAND_COLUMNS.index("path")]
 
 
+_PATH_STYLES = {"installed": "green", "draining": "dim", "broken": "bold red"}
+
+
 def _demand(demand: network.DemandFacts, room: int) -> list[tuple[RenderableType, ...]]:
     """The lines about a demand; paths, or why there are none, get `room` characters."""
     first = (demand.service_class, figure(demand.rate))
-    since = span(demand.since_s)
     lines: list[tuple[RenderableType, ...]] = []
     for way in demand.paths:
         label = f"{use(way, demand.service_class)}: "
         text = label + compact(way.nodes, room - len(label))
-        style = "green" if way.state == "installed" else "yellow"
-        lines.append((*(("", "") if lines else first), text, Text(way.state, style=style), since))
+        name = "broken" if is_broken(way) else way.state
+        state = Text(name, style=_PATH_STYLES.get(name, "yellow"))
+        lines.append((*(("", "") if lines else first), text, state, held_for(way, demand)))
     if demand.refusal is not None or not lines:
         ends = f"{node(demand.source)}>{node(demand.target)}"
         why = Text(ends if demand.refusal is None else f"{ends}: {refusal(demand.refusal)}")
         why.truncate(max(1, room), overflow="ellipsis")
-        told = Text("weakened", style="yellow") if lines else Text("no path", style="bold red")
-        lines.append((*(("", "") if lines else first), why, told, since))
+        told = Text("weakened", style="yellow") if is_served(demand) else Text("no path", style="bold red")
+        lines.append((*(("", "") if lines else first), why, told, ""))
     return lines
 
 
@@ -265,4 +270,4 @@ def _with_rest(table: Table, rest: int) -> RenderableType:
 
 
 def _event(event: network.EventFacts) -> Text:
-    return Text(event_line(event), no_wrap=True, overflow="ellipsis")
+    return Text(event_line(event, "%H:%M:%S", brief=True), no_wrap=True, overflow="ellipsis")

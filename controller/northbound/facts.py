@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from controller import whatif
-from controller.admission.admit import Admission, Refusal
+from controller.admission.admit import Admission
 from controller.admission.classes import CLASSES
+from controller.admission.refusal import Refusal
 from controller.admission.reservations import Reservations
 from controller.belief import Disagreement, Kind
 from controller.northbound.interface import DemandAsKept
@@ -14,10 +15,12 @@ from controller.paths.compute import Path
 from controller.paths.constraints import Constraints
 from controller.paths.explain import Candidate, Hop
 from controller.state.events import Event
+from controller.state.rollup import Key, Summary
 from controller.topology import Discovery, LinkFinding
 from controller.view import Direction, Link, NetworkView
 from keyhaul.transport.messages import foresight as foreseen
 from keyhaul.transport.messages import network as messages
+from keyhaul.transport.messages.measured import PeriodFacts
 
 
 def nodes(discovery: Discovery) -> Iterator[messages.NodeFacts]:
@@ -76,8 +79,8 @@ def disagreement(one: Disagreement) -> messages.DisagreementFacts:
     return messages.DisagreementFacts(one.kind, one.subject, [messages.Said(who, what) for who, what in one.said])
 
 
-def demand(kept: DemandAsKept) -> messages.DemandFacts:
-    """A demand with its paths."""
+def demand(kept: DemandAsKept, view: NetworkView) -> messages.DemandFacts:
+    """A demand with its paths, as they are in a view."""
     return messages.DemandFacts(
         id=kept.demand.id,
         source=kept.demand.source,
@@ -85,14 +88,21 @@ def demand(kept: DemandAsKept) -> messages.DemandFacts:
         service_class=kept.demand.service_class,
         rate=kept.demand.rate,
         since_s=round(kept.since_s, 1),
-        paths=[path(one.path, one.rank, one.state) for one in kept.paths],
+        paths=[path(one.path, one.rank, one.state, _down(one.path, view)) for one in kept.paths],
         refusal=None if kept.refusal is None else refusal(kept.refusal),
     )
 
 
-def path(path: Path, rank: int, state: str = "") -> messages.PathFacts:
+def path(path: Path, rank: int, state: str = "", down: Iterable[str] = ()) -> messages.PathFacts:
     """A path."""
-    return messages.PathFacts(rank=rank, nodes=list(path.nodes), links=list(path.links), state=state)
+    return messages.PathFacts(rank=rank, nodes=list(path.nodes), links=list(path.links), state=state, down=list(down))
+
+
+def _down(path: Path, view: NetworkView) -> Iterator[str]:
+    """The links of a path that may not be used now."""
+    for link in path.links:
+        if link not in view.topology.link_number or not view.link(link).up:
+            yield link
 
 
 def paths(several: Iterable[Path]) -> list[messages.PathFacts]:
@@ -102,7 +112,7 @@ def paths(several: Iterable[Path]) -> list[messages.PathFacts]:
 
 def refusal(one: Refusal) -> messages.RefusalFacts:
     """Why a demand is not served."""
-    return messages.RefusalFacts(one.reason, one.earliest_s, one.paths_found)
+    return messages.RefusalFacts(one.why, one.earliest_s, one.paths_found)
 
 
 def reservations(view: NetworkView, promised: Reservations) -> Iterator[messages.ReservationFacts]:
@@ -128,6 +138,25 @@ def reservations(view: NetworkView, promised: Reservations) -> Iterator[messages
 def event(one: Event) -> messages.EventFacts:
     """Something that happened."""
     return messages.EventFacts(number=one.number, at=one.at, kind=one.kind, subject=one.subject, facts=dict(one.facts))
+
+
+def period(key: Key, summary: Summary) -> PeriodFacts:
+    """How one direction of a link was in a minute, hour or day."""
+    return PeriodFacts(
+        start=key.start,
+        sender=key.sender,
+        samples=summary.samples,
+        availability=round(summary.availability, 6),
+        rate=round(summary.rate, 1),
+        rate_least=summary.rate_least,
+        rate_most=summary.rate_most,
+        pool=round(summary.pool, 1),
+        pool_least=summary.pool_least,
+        pool_most=summary.pool_most,
+        latency_most_us=round(summary.latency_most * 1e6, 1),
+        qber=summary.qber,
+        qber_most=summary.qber_most if summary.qber_samples else None,
+    )
 
 
 def constraints(asked: foreseen.ConstraintFacts) -> Constraints:

@@ -15,12 +15,14 @@ from itertools import islice
 from typing import TypeVar
 
 from controller import whatif
-from controller.admission.admit import Demand, Refusal, admit
+from controller.admission.admit import Demand, admit
 from controller.admission.classes import CLASSES
+from controller.admission.price import undivided
+from controller.admission.refusal import Refusal
 from controller.admission.reservations import Lease, Reservations
 from controller.northbound import facts
 from controller.northbound.interface import Controller, DemandAsKept, PathState
-from controller.northbound.reading import seen
+from controller.northbound.reading import promised
 from controller.paths.compute import Path
 from controller.paths.explain import explain
 from controller.paths.policies import Policy
@@ -41,6 +43,8 @@ LISTED = 500
 
 NEW = "new"
 """The id of a demand that is only asked about."""
+
+STOPPING = "this controller is stopping"
 
 WORST_FIRST = tuple(whatif.Fate)
 
@@ -76,6 +80,7 @@ class Foresight:
         self._policy = policy
         self._thread = ThreadPoolExecutor(1, "foresight")
         self._under_way = 0
+        self._closing = False
 
     def serve(self, routes: Routes) -> None:
         """Add the operations to what a listener serves."""
@@ -84,7 +89,8 @@ class Foresight:
         routes.add(NETWORK_DRYRUN, self._dry_run)
 
     def close(self) -> None:
-        """Begin no further computation."""
+        """Begin no further computation; those that wait are refused."""
+        self._closing = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _explain(self, peer: Peer, request: foreseen.Explain) -> foreseen.Explained:
@@ -105,7 +111,8 @@ class Foresight:
         constraints = CLASSES[request.service_class].constraints(request.rate, further)
         asked = Demand(NEW, request.source, request.target, request.service_class, request.rate, constraints=further)
         decided = admit(view, reservations, asked, present.now, self._policy)
-        looked_at = explain(view, request.source, request.target, constraints, self._policy, request.count)
+        shares = CLASSES[request.service_class].shares
+        looked_at = explain(view, request.source, request.target, constraints, self._policy, request.count, shares)
         reply = foreseen.Explained(
             version=present.view.version,
             policy=self._policy,
@@ -117,6 +124,7 @@ class Foresight:
         else:
             reply.admitted = facts.paths(decided.paths)
             reply.price = round(decided.price, 3)
+            reply.undivided = round(undivided(view, reservations, asked, self._policy), 3) if shares > 1 else 0.0
             reply.shared = facts.shared(decided)
         return reply
 
@@ -150,7 +158,7 @@ class Foresight:
 
     def _present(self) -> _Present:
         """What there is now, of which nothing changes, or is anybody else's, while the thread works on it."""
-        found = seen(self._controller)
+        found = promised(self._controller)
         view = found.view
         kept = (whatif.Kept(one.demand, _carrying(one)) for one in self._controller.demands())
         return _Present(
@@ -172,6 +180,8 @@ class Foresight:
 
     async def _compute(self, work: Callable[[threading.Event], Result]) -> Result:
         """Run work in the thread; it is told when nobody waits for it any more."""
+        if self._closing:
+            raise ServiceError(ErrorCode.UNREACHABLE, STOPPING)
         if self._under_way >= QUEUED:
             raise ServiceError(ErrorCode.BUSY, f"{QUEUED} such questions are under way", retry_after_ms=1_000)
         given_up = threading.Event()
@@ -182,6 +192,8 @@ class Foresight:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             given_up.set()
+            if future.cancelled():
+                raise ServiceError(ErrorCode.UNREACHABLE, STOPPING) from None
             raise
 
     def _done(self, future: asyncio.Future[Result]) -> None:

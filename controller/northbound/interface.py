@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from controller.admission.admit import Demand, Refusal
+from controller.admission.admit import Demand
+from controller.admission.refusal import Refusal
 from controller.admission.reservations import Reservations
 from controller.paths.compute import Path
 from controller.state.events import Event
+from controller.state.rollup import Key, Summary
 from controller.topology import Discovery
+from controller.view import Link
 
 
 class PathState(StrEnum):
@@ -47,6 +50,11 @@ class DemandAsKept:
     refusal: Refusal | None = None
     """Why it has no paths, or not those that its class demands."""
 
+    @property
+    def is_served(self) -> bool:
+        """Whether paths carry it."""
+        return any(one.state is PathState.INSTALLED for one in self.paths)
+
 
 @dataclass(frozen=True, slots=True)
 class Leader:
@@ -60,6 +68,8 @@ class Leader:
     """Where the leader serves, as far as this one knows."""
     alone: bool = True
     """Whether there can be no other controller."""
+    since_s: float = 0.0
+    """For how long this controller has led."""
 
 
 class Controller(Protocol):
@@ -104,6 +114,14 @@ class Controller(Protocol):
 
     async def event_told(self) -> None:
         """Return when this controller tells an event; those of others are found by asking again."""
+        ...
+
+    async def measured(self, link: Link, level: int, count: int) -> Mapping[Key, Summary]:
+        """How a link was in the last so many minutes, hours or days (`level`, seconds), the oldest first.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
         ...
 
     async def quarantine(self, node: str, reason: str) -> None:

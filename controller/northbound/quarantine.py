@@ -8,7 +8,7 @@ from typing import TypeVar
 import structlog
 
 from controller.northbound.interface import Controller
-from controller.northbound.reading import of_database, seen
+from controller.northbound.reading import elsewhere, of_database, seen
 from controller.state.leading import NotLeading
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.messages import network as messages
@@ -48,5 +48,4 @@ class Quarantine:
         try:
             return await of_database(act)
         except NotLeading:
-            leader = self._controller.leader().address or "nobody, at this moment"
-            raise ServiceError(ErrorCode.CONFLICT, f"this controller does not lead; {leader} does") from None
+            raise elsewhere(self._controller) from None

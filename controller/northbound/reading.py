@@ -1,4 +1,4 @@
-"""The operations that read: status, nodes, links, demands, reservations, what disagrees, and events."""
+"""The operations that read: status, nodes, links and their past, demands, reservations, what disagrees, events."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import TypeVar
 from controller.northbound import facts
 from controller.northbound.interface import Controller
 from controller.state.events import Event, Forgotten
+from controller.state.rollup import DAY, HOUR, MINUTE
 from controller.topology import Discovery
 from keyhaul.database.errors import DatabaseUnavailable
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.messages import network as messages
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
+from keyhaul.transport.messages.measured import AskHistory, History
 from keyhaul.transport.operations import (
     NETWORK_DEMANDS,
     NETWORK_DISAGREEMENTS,
     NETWORK_EVENTS,
+    NETWORK_HISTORY,
     NETWORK_LINKS,
     NETWORK_NODES,
     NETWORK_RESERVATIONS,
@@ -29,6 +32,11 @@ Item = TypeVar("Item")
 
 POLL = 1.0
 """Seconds after which events are looked for that another controller may have told."""
+
+PATIENCE = 1.0
+"""Seconds for the database, where there is something to say without it."""
+
+LEVELS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
 WAITING = 64
 """Tools that may wait for events at once."""
@@ -46,12 +54,30 @@ def seen(controller: Controller) -> Discovery:
     return found
 
 
+def promised(controller: Controller) -> Discovery:
+    """The network as it is believed to be, at the one controller that knows what is promised of it.
+
+    Raises:
+        ServiceError: that is another one, or nothing was looked at yet.
+    """
+    if not controller.leader().leads:
+        raise elsewhere(controller)
+    return seen(controller)
+
+
+def elsewhere(controller: Controller) -> ServiceError:
+    """What is asked is another controller's to say, or do."""
+    leader = controller.leader().address or "nobody, at this moment"
+    return ServiceError(ErrorCode.CONFLICT, f"this controller does not lead; {leader} does")
+
+
 class Reading:
     """Serves what is there."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._waiting = 0
+        self._closing = asyncio.Event()
 
     def serve(self, routes: Routes) -> None:
         """Add the operations to what a listener serves."""
@@ -62,6 +88,11 @@ class Reading:
         routes.add(NETWORK_DEMANDS, self._demands)
         routes.add(NETWORK_RESERVATIONS, self._reservations)
         routes.add(NETWORK_EVENTS, self._events)
+        routes.add(NETWORK_HISTORY, self._history)
+
+    def close(self) -> None:
+        """Answer those who wait for events now."""
+        self._closing.set()
 
     async def _status(self, peer: Peer, request: messages.Ask) -> messages.Status:
         controller = self._controller
@@ -70,12 +101,13 @@ class Reading:
         reply = messages.Status(
             leads=leader.leads,
             epoch=leader.epoch,
+            led_s=round(leader.since_s, 1),
             leader=leader.address,
             alone=leader.alone,
             plan=controller.plan_version(),
             quarantined=dict(controller.quarantined()),
             demands=len(demands),
-            unserved=sum(not one.paths for one in demands),
+            unserved=sum(not one.is_served for one in demands),
         )
         if found is not None:
             reply.version = found.view.version
@@ -84,7 +116,11 @@ class Reading:
             reply.links = len(found.view.links)
             reply.links_up = sum(link.up for link in found.view.links)
             reply.disagreements = len(found.disagreements)
-        reply.position = await of_database(controller.position())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                reply.position = await controller.position()
+        except (DatabaseUnavailable, TimeoutError):
+            reply.database = False
         return reply
 
     async def _nodes(self, peer: Peer, request: messages.Page) -> messages.Nodes:
@@ -120,17 +156,17 @@ class Reading:
         )
 
     async def _demands(self, peer: Peer, request: messages.Page) -> messages.Demands:
-        found = seen(self._controller)
+        found = promised(self._controller)
         demands = self._controller.demands()
         return messages.Demands(
             version=found.view.version,
             total=len(demands),
             next=_next(request, len(demands)),
-            demands=[facts.demand(one) for one in _part(demands, request)],
+            demands=[facts.demand(one, found.view) for one in _part(demands, request)],
         )
 
     async def _reservations(self, peer: Peer, request: messages.Page) -> messages.Reservations:
-        found = seen(self._controller)
+        found = promised(self._controller)
         everything = list(facts.reservations(found.view, self._controller.reservations()))
         return messages.Reservations(
             version=found.view.version,
@@ -151,18 +187,27 @@ class Reading:
             self._waiting -= 1
         return messages.Events(events=[facts.event(one) for one in found])
 
+    async def _history(self, peer: Peer, request: AskHistory) -> History:
+        found = seen(self._controller)
+        if request.link not in found.view.topology.link_number:
+            raise ServiceError(ErrorCode.NOT_FOUND, f"there is no link {request.link}")
+        link, level = found.view.link(request.link), LEVELS[request.by]
+        measured = await of_database(self._controller.measured(link, level, request.periods))
+        return History(periods=[facts.period(key, summary) for key, summary in measured.items()])
+
     async def _first(self, request: messages.AskEvents) -> list[Event]:
         loop = asyncio.get_running_loop()
         end = loop.time() + request.wait_ms / 1_000
         while True:
-            told = loop.create_task(self._controller.event_told())
+            waits = {loop.create_task(self._controller.event_told()), loop.create_task(self._closing.wait())}
             try:
                 found = await of_database(self._controller.events(request.after, request.most))
-                if found or (left := end - loop.time()) <= 0:
+                if found or self._closing.is_set() or (left := end - loop.time()) <= 0:
                     return list(found)
-                await asyncio.wait({told}, timeout=min(left, POLL))
+                await asyncio.wait(waits, timeout=min(left, POLL), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                told.cancel()
+                for wait in waits:
+                    wait.cancel()
 
 
 async def of_database(answer: Awaitable[Item]) -> Item:

@@ -32,9 +32,11 @@ class Northbound:
         """
         self._foresight = Foresight(controller, clock, policy)
         self._foresight.serve(routes)
-        Reading(controller).serve(routes)
+        self._reading = Reading(controller)
+        self._reading.serve(routes)
         Quarantine(controller).serve(routes)
 
     def close(self) -> None:
-        """Begin no further computation; after the listener is closed."""
+        """Let nobody wait any longer; before the listener is closed, so that all are answered."""
+        self._reading.close()
         self._foresight.close()

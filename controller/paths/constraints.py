@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,30 +51,38 @@ class Obstacle(StrEnum):
     EXCLUDED_NODE = "the node is excluded"
 
 
-def node_obstacle(node: Node, constraints: Constraints) -> Obstacle | None:
-    """Why a path may not visit a node, if so."""
+def node_obstacles(node: Node, constraints: Constraints) -> Iterator[Obstacle]:
+    """Why a path may not visit a node."""
     if node.quarantined:
-        return Obstacle.QUARANTINED
+        yield Obstacle.QUARANTINED
     if node.id in constraints.excluded_nodes:
-        return Obstacle.EXCLUDED_NODE
+        yield Obstacle.EXCLUDED_NODE
     if constraints.jurisdictions is not None and node.jurisdiction not in constraints.jurisdictions:
-        return Obstacle.JURISDICTION
-    return None
+        yield Obstacle.JURISDICTION
+
+
+def node_obstacle(node: Node, constraints: Constraints) -> Obstacle | None:
+    """The first reason why a path may not visit a node, if there is one."""
+    return next(node_obstacles(node, constraints), None)
+
+
+def link_obstacles(link: Link, constraints: Constraints) -> Iterator[Obstacle]:
+    """Why a path may not traverse a link, either way."""
+    if not link.up:
+        yield Obstacle.DOWN
+    if constraints.quantum_only and not link.quantum:
+        yield Obstacle.NO_QUANTUM
+    if constraints.suites is not None and constraints.suites.isdisjoint(link.suites):
+        yield Obstacle.SUITE
+    if link.id in constraints.excluded_links:
+        yield Obstacle.EXCLUDED_LINK
+    if not constraints.excluded_risk_groups.isdisjoint(link.risk_groups):
+        yield Obstacle.RISK_GROUP
 
 
 def link_obstacle(link: Link, constraints: Constraints) -> Obstacle | None:
-    """Why a path may not traverse a link, either way, if so."""
-    if not link.up:
-        return Obstacle.DOWN
-    if constraints.quantum_only and not link.quantum:
-        return Obstacle.NO_QUANTUM
-    if constraints.suites is not None and constraints.suites.isdisjoint(link.suites):
-        return Obstacle.SUITE
-    if link.id in constraints.excluded_links:
-        return Obstacle.EXCLUDED_LINK
-    if not constraints.excluded_risk_groups.isdisjoint(link.risk_groups):
-        return Obstacle.RISK_GROUP
-    return None
+    """The first reason why a path may not traverse a link, either way, if there is one."""
+    return next(link_obstacles(link, constraints), None)
 
 
 def floor(direction: Direction, share: float) -> float:
@@ -105,6 +114,12 @@ def obstacle(view: NetworkView, arc: int, constraints: Constraints) -> Obstacle 
         or node_obstacle(view.nodes[topology.tail(arc)], constraints)
         or node_obstacle(view.nodes[topology.heads[arc]], constraints)
     )
+
+
+def lasting_obstacles(view: NetworkView, constraints: Constraints) -> list[frozenset[Obstacle]]:
+    """Of each link, all reasons why a path may not traverse it, but for those that pass: pools and rates."""
+    nodes = {node.id: frozenset(node_obstacles(node, constraints)) for node in view.nodes}
+    return [nodes[link.a].union(nodes[link.b], link_obstacles(link, constraints)) for link in view.links]
 
 
 @dataclass(frozen=True, slots=True)

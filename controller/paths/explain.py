@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 
-from controller.paths.compute import NoPath, Pair, Path, best_paths, path_with_backup
+from controller.paths.compute import NoPath, Pair, Path, best_paths, path_with_backup, paths_for_shares
 from controller.paths.constraints import UNCONSTRAINED, Constraints, obstacle
+from controller.paths.disjoint import disjoint
 from controller.paths.k_shortest import k_shortest
 from controller.paths.policies import WEIGHTS, Policy
-from controller.paths.search import Arcs, nodes_of, shortest
+from controller.paths.search import Arcs, nodes_of
 from controller.view import NetworkView
 
 PASSED_OVER = 4
@@ -23,9 +25,11 @@ class Verdict(StrEnum):
 
     PRIMARY = "chosen"
     BACKUP = "chosen as backup"
+    SHARE = "chosen for a share"
     HEAVIER = "weighs more"
     LESS_DISJOINT = "weighs less alone, but leaves a backup that shares or weighs more"
     NOT_ALLOWED = "breaks a constraint"
+    ALONE = "is allowed, but has no other beside it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Explanation:
     version: int
     """Of the view."""
     chosen: Pair | None
+    shares: tuple[Path, ...]
+    """Of a demand whose keys are divided, what was chosen instead of a pair; none: there are too few paths."""
     candidates: tuple[Candidate, ...]
     """What was chosen, then what weighs more, then what is not allowed."""
     would_open: tuple[str, ...]
@@ -84,19 +90,28 @@ def explain(
     constraints: Constraints = UNCONSTRAINED,
     policy: Policy = Policy.RESIDUAL,
     count: int = PASSED_OVER,
+    shares: int = 1,
 ) -> Explanation:
     """Say which path is chosen, and of up to `count` others each, why they weigh more or what they break.
+
+    With more than one of `shares`: which paths without a common node, or what all paths have in common.
 
     Raises:
         KeyError: one of the ends is no node of the view.
     """
     numbers = view.topology.node_number
     start, end = numbers[source], numbers[target]
+    if shares > 1:
+        divided, candidates = _shares(view, source, target, constraints, policy, count, shares)
+        candidates += _barred(view, start, end, constraints, policy, count)
+        serve = partial(paths_for_shares, view, source, target, shares, policy=policy)
+        opening = () if divided else tuple(_would_open(view, start, end, constraints, shares, serve))
+        return Explanation(source, target, policy, view.version, None, divided, tuple(candidates), opening)
     try:
         chosen: Pair | None = path_with_backup(view, source, target, constraints, policy)
     except NoPath:
         chosen = None
-    candidates: list[Candidate] = []
+    candidates = []
     if chosen is not None:
         candidates.append(_described(view, start, chosen.primary.arcs, constraints, policy, Verdict.PRIMARY))
         if chosen.backup is not None:
@@ -105,12 +120,39 @@ def explain(
         allowed = best_paths(view, source, target, count + len(taken), constraints, policy)
         others = [path for path in allowed if path.arcs not in taken][:count]
         candidates += [_heavier(view, start, path, chosen.primary, constraints, policy) for path in others]
-    candidates += [
+    candidates += _barred(view, start, end, constraints, policy, count)
+    find = partial(path_with_backup, view, source, target, policy=policy)
+    opening = () if chosen is not None else tuple(_would_open(view, start, end, constraints, 1, find))
+    return Explanation(source, target, policy, view.version, chosen, (), tuple(candidates), opening)
+
+
+def _shares(
+    view: NetworkView, source: str, target: str, constraints: Constraints, policy: Policy, count: int, shares: int
+) -> tuple[tuple[Path, ...], list[Candidate]]:
+    """The paths of the shares, or the best that there are and which nodes all of them pass."""
+    start = view.topology.node_number[source]
+    try:
+        chosen = tuple(paths_for_shares(view, source, target, shares, constraints, policy))
+    except NoPath:
+        allowed = best_paths(view, source, target, count, constraints, policy)
+        common = [node for node in (allowed[0].nodes[1:-1] if allowed else ()) if _on_all(node, allowed)]
+        told = f"{'all of these' if len(allowed) > 1 else 'it'} would pass {', '.join(common)}" if common else ""
+        described = [_described(view, start, path.arcs, constraints, policy, Verdict.ALONE) for path in allowed]
+        return (), [replace(one, reason=told or one.reason) for one in described]
+    return chosen, [_described(view, start, path.arcs, constraints, policy, Verdict.SHARE) for path in chosen]
+
+
+def _on_all(node: str, paths: Sequence[Path]) -> bool:
+    return all(node in path.nodes for path in paths)
+
+
+def _barred(
+    view: NetworkView, start: int, end: int, constraints: Constraints, policy: Policy, count: int
+) -> list[Candidate]:
+    return [
         _described(view, start, arcs, constraints, policy, Verdict.NOT_ALLOWED)
         for arcs in _not_allowed(view, start, end, constraints, count)
     ]
-    opening = () if chosen is not None else tuple(_would_open(view, start, end, source, target, constraints, policy))
-    return Explanation(source, target, policy, view.version, chosen, tuple(candidates), opening)
 
 
 def _hop(view: NetworkView, arc: int, constraints: Constraints, policy: Policy) -> Hop:
@@ -175,16 +217,16 @@ def _not_allowed(view: NetworkView, start: int, end: int, constraints: Constrain
 
 
 def _would_open(
-    view: NetworkView, start: int, end: int, source: str, target: str, constraints: Constraints, policy: Policy
+    view: NetworkView, start: int, end: int, constraints: Constraints, paths: int, find: Callable[..., object]
 ) -> Iterator[str]:
-    """Constraints without which there would be a path, each alone."""
+    """Constraints without which as many paths would be found as are wanted, each alone."""
     for field in fields(Constraints):
         free = getattr(UNCONSTRAINED, field.name)
         if getattr(constraints, field.name) != free:
             try:
-                path_with_backup(view, source, target, replace(constraints, **{field.name: free}), policy)
+                find(constraints=replace(constraints, **{field.name: free}))
             except NoPath:
                 continue
             yield field.name
-    if shortest(view.topology, [1] * (2 * len(view.links)), start, end) is None:
+    if len(disjoint(view.topology, [1] * (2 * len(view.links)), start, end, paths)) < paths:
         yield "topology"

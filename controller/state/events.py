@@ -1,7 +1,8 @@
 """What happened, numbered without gaps in the order of commits: a snapshot with its number, then what came after.
 
 The number is counted in the transaction that the event tells of, so that who read the state together with
-`position`, and then everything `after` it, has missed nothing and sees nothing twice.
+`position`, and then everything `after` it, has missed nothing and sees nothing twice. An event has an identity too,
+drawn before it is written: a transaction of unknown outcome may be run again.
 """
 
 from __future__ import annotations
@@ -40,10 +41,20 @@ class Event:
     facts: Mapping[str, Any]
 
 
-def tell(connection: Connection, kind: str, subject: str, facts: Mapping[str, Any]) -> int:
-    """Record an event; return its number."""
+def tell(connection: Connection, kind: str, subject: str, facts: Mapping[str, Any], identity: str) -> int:
+    """Record an event, unless one of that identity is recorded; return its number."""
+    known = connection.execute(select(events.c.number).where(events.c.identity == identity)).scalar_one_or_none()
+    if known is not None:
+        return int(known)
     number = add(connection, EVENT)
-    row = {"number": number, "at": int(wall(connection)), "kind": kind, "subject": subject, "facts": dict(facts)}
+    row = {
+        "number": number,
+        "at": int(wall(connection)),
+        "kind": kind,
+        "subject": subject,
+        "facts": dict(facts),
+        "identity": identity,
+    }
     connection.execute(insert(events).values(row))
     if number % PORTION == 0:
         connection.execute(delete(events).where(events.c.number <= number - KEPT))

@@ -64,6 +64,17 @@ def read(connection: Connection, level: int, link: str, sender: str, begin: int,
     return {key.start: summary for key, summary in roll(_rows(found), level).items()}
 
 
+def latest(connection: Connection, level: int, link: str, senders: Iterable[str], count: int) -> dict[Key, Summary]:
+    """The summaries of the last so many minutes, hours or days, the present one included, by start and sender."""
+    until = starts(wall(connection), level) + level
+    found = {
+        Key(link, sender, start): summary
+        for sender in senders
+        for start, summary in read(connection, level, link, sender, until - count * level, until).items()
+    }
+    return dict(sorted(found.items(), key=lambda one: (one[0].start, one[0].sender)))
+
+
 def since(connection: Connection) -> float:
     """From when a new recorder may take samples: now, or where hours are made up to if that is later."""
     return max(wall(connection), float(value(connection, schema.HOUR)))

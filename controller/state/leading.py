@@ -9,13 +9,17 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, select, update
 
+from controller.state.counters import move, value
 from controller.state.lease import Lease, Look, Renew, Row, Step, Take, Terms
-from controller.state.schema import LEASE, lease
+from controller.state.schema import LEASE, SERIAL, lease
 from keyhaul.database.database import Database
 from keyhaul.database.errors import DatabaseUnavailable
 from keyhaul.randomness import random_bytes
 
 Result = TypeVar("Result")
+
+SKIPPED = 1 << 32
+"""Serials that are left out when the database is found older than the network: more than it can have forgotten."""
 
 _MINE = lease.c.name == LEASE
 
@@ -66,6 +70,14 @@ def hold(connection: Connection, epoch: int) -> None:
     found = connection.execute(select(lease.c.epoch).where(_MINE).with_for_update(read=True)).scalar_one()
     if found != epoch:
         raise NotLeading(f"epoch {found} has begun, this was {epoch}")
+
+
+def surpass(connection: Connection, own: str, epoch: int, serial: int) -> int:
+    """Let the holder lead in a later epoch than this one, with serials far after that one; return the epoch."""
+    held = _MINE & (lease.c.holder == own)
+    connection.execute(update(lease).where(held).values(epoch=epoch + 1, beat=0))
+    move(connection, SERIAL, max(value(connection, SERIAL), serial) + SKIPPED)
+    return epoch + 1
 
 
 class Leadership:
@@ -169,9 +181,24 @@ class Leadership:
         try:
             return await self._database.run(held, deadline=self.remaining)
         except NotLeading:
-            self.lease.lost()
-            self._tell()
+            if self.epoch == epoch:
+                self.lease.lost()
+                self._tell()
             raise
+
+    async def surpass(self, epoch: int, serial: int) -> None:
+        """Begin a later epoch than one that nodes have heard of though this database has not; see `outdated`.
+
+        The epoch in which this process leads ends for it, and the later one begins.
+
+        Raises:
+            NotLeading: this process does not lead; nothing was written.
+            DatabaseUnavailable: see `Database.run`.
+        """
+        later = await self.transact(lambda connection: surpass(connection, self.lease.own, epoch, serial))
+        self.lease.surpassed(later)
+        self.leader = Row(self.lease.own, later, 0, self._address)
+        self._tell()
 
     async def close(self) -> None:
         """Stop leading; give the lease back where the database can be reached."""

@@ -136,6 +136,10 @@ class Lease:
         self._ends = sent + self.terms.lease - self.terms.margin
         self._due = sent + self.terms.renew
 
+    def surpassed(self, epoch: int) -> None:
+        """The holder leads in a later epoch from now on; the lease ends when it would have."""
+        self._epoch = epoch
+
     def failed(self, now: float) -> None:
         """The database did not do what was asked, or nobody knows: another attempt soon, nothing gained meanwhile."""
         self._due = now + self.terms.renew / 3

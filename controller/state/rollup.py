@@ -7,8 +7,8 @@ say, and a day what its hours say; nothing is averaged twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
-from operator import add
+from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from typing import Any
 
 from controller.topology import Discovery
@@ -61,7 +61,7 @@ class Summary:
 
     def __or__(self, other: Summary) -> Summary:
         """Both together."""
-        return Summary(*(put(a, b) for put, a, b in zip(_PUT, astuple(self), astuple(other), strict=True)))
+        return Summary(*(put(a, b) for put, a, b in zip(_PUT, _values(self), _values(other), strict=True)))
 
     @property
     def rate(self) -> float:
@@ -85,6 +85,7 @@ class Summary:
 
 
 FIGURES = tuple(one.name for one in fields(Summary))
+_values = attrgetter(*FIGURES)
 _PUT = tuple(min if name.endswith("_least") else max if name.endswith("_most") else add for name in FIGURES)
 
 

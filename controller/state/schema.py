@@ -139,6 +139,7 @@ events = Table(
     Column("kind", String(64), nullable=False),
     Column("subject", String(128), nullable=False),
     Column("facts", JSON, nullable=False),
+    Column("identity", String(32), unique=True),  # drawn by who tells it; none of those told by the first release
 )
 
 measurements = Table(

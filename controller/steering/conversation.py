@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from controller.steering.effects import Say
+from controller.steering.effects import InForce, Say
 from controller.steering.routes import LIFETIME
 from keyhaul.agents.statements import MAXIMUM_WITHDRAWN, Withdrawal
 
@@ -34,6 +34,8 @@ class Bundle:
     says: tuple[Say, ...]
     laying: int
     """What they are part of."""
+    part: int = -1
+    """Which step of that; -1: what puts it in force."""
     replaced: tuple[int, ...] = ()
     """Serials that are no longer in force once they are."""
     alone: bool = False
@@ -87,6 +89,24 @@ class Conversation:
     pause: float = FIRST_PAUSE
     unready: bool = False
     """Whether that was told."""
+
+
+def compared(talk: Conversation, in_force: Iterable[InForce], now: float) -> tuple[list[Held], list[Held], list[int]]:
+    """Believe what was read from a node.
+
+    Returns:
+        What it does not have; what it has, though that was not sure; and serials of what nobody knows of.
+    """
+    there = {one.serial: one for one in in_force}
+    lost = [talk.held.pop(serial) for serial in list(talk.held) if serial not in there]
+    settled = []
+    for held in talk.held.values():
+        held.ends = now + there[held.serial].remaining_s
+        if held.unsure:
+            held.unsure = False
+            settled.append(held)
+    talk.ending = {held.serial: held.ending for held in talk.held.values() if held.ending is not None}
+    return lost, settled, [serial for serial in there if serial not in talk.held]
 
 
 def packed(talk: Conversation) -> tuple[Sent, tuple[Say, ...]]:

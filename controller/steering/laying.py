@@ -1,18 +1,18 @@
-"""Installing the paths of one demand: entries from the far end on, each confirmed; then all paths at once."""
+"""Installing the paths of one demand: each entry when those that it leads to are confirmed; then all paths at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from controller.steering.conversation import Bundle
 from controller.steering.effects import Say
 from controller.steering.events import Event
-from controller.steering.routes import ENTRY_LIFETIME, LIFETIME, Generation, Route
+from controller.steering.routes import ENTRY_LIFETIME, LIFETIME, Generation, Routes
 from keyhaul.agents.statements import PathStatement, Withdrawal
 
 PATIENCE = 8.0
-"""Seconds after which a laying is given up that waits for a node."""
+"""Seconds after which a laying is given up that waits for a node which takes nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,53 +28,65 @@ class Laying:
     demand: str
     source: str
     generation: Generation
-    routes: tuple[Route, ...]
+    routes: Routes
     why: Event
     """What it will be told as."""
-    deadline: float
+    deadline: float = inf
+    """When it is given up; it has not begun before it has one."""
     replaces: tuple[int, ...] = ()
     """Serials of the path statements that it is to replace, once it has begun to."""
     switching: bool = False
-    placed: list[int] = field(default_factory=list)
-    """How many entries of each route are in force."""
+    _left: set[int] = field(default_factory=set)
+    """Numbers of the steps that were not said yet."""
+    _said: set[int] = field(default_factory=set)
+    """Of those that were, and are not known to be in force."""
 
-    def begin(self) -> Iterator[tuple[str, Bundle]]:
+    def begin(self) -> list[tuple[str, Bundle]]:
         """What to say first, and to whom."""
-        self.placed = [0 for _ in self.routes]
-        for route in self.routes:
-            yield self._entry(route)
+        self._left = set(range(len(self.routes.steps)))
+        return self._following()
 
-    def entered(self, node: str, serial: int, rank: int) -> tuple[str, Bundle] | None:
-        """An entry is in force; return which follows on its path."""
+    def entered(self, node: str, serial: int, part: int) -> list[tuple[str, Bundle]]:
+        """An entry is in force; return those that may follow."""
         self.generation.entries.append((node, serial))
-        self.placed[rank] += 1
-        route = self.routes[rank]
-        return None if self.placed[rank] == len(route.entries) else self._entry(route)
+        self._said.discard(part)
+        return self._following(part)
 
     @property
     def entered_all(self) -> bool:
         """Whether all entries are in force, so that the paths may begin."""
-        return all(done == len(route.entries) for done, route in zip(self.placed, self.routes, strict=True))
+        return not self._left and not self._said
 
     def switch(self, replaced: tuple[int, ...]) -> tuple[str, Bundle]:
         """What puts the new paths in force, and those in their place out of it."""
         self.switching, self.replaces = True, replaced
-        says = [Say(route.start, LIFETIME, self.demand, route.rank) for route in self.routes]
+        says = [Say(start, LIFETIME, self.demand, start.rank) for start in self.routes.starts]
         if replaced:
             says.insert(0, Say(Withdrawal(serials=replaced), LIFETIME))
-        return self.source, Bundle(tuple(says), self.number, replaced)
+        return self.source, Bundle(tuple(says), self.number, replaced=replaced)
 
     @property
     def waits_for(self) -> tuple[str, ...]:
         """The nodes whose confirmation is due next."""
         if self.switching:
             return (self.source,)
-        pairs = zip(self.placed, self.routes, strict=True)
-        return tuple(route.entries[done][0] for done, route in pairs if done < len(route.entries))
+        return tuple(self.routes.steps[part].node for part in sorted(self._said))
 
-    def _entry(self, route: Route) -> tuple[str, Bundle]:
-        node, says = route.entries[self.placed[route.rank]]
-        return node, Bundle((Say(says, ENTRY_LIFETIME, self.demand, route.rank),), self.number)
+    def _following(self, done: int | None = None) -> list[tuple[str, Bundle]]:
+        """The steps that may be taken now; of those that wait for one that is `done`, if it is given."""
+        steps, undone = self.routes.steps, self._left | self._said
+        ready = [
+            part
+            for part in sorted(self._left)
+            if (done is None or done in steps[part].after) and undone.isdisjoint(steps[part].after)
+        ]
+        self._left.difference_update(ready)
+        self._said.update(ready)
+        return [(steps[part].node, self._bundle(part)) for part in ready]
+
+    def _bundle(self, part: int) -> Bundle:
+        step = self.routes.steps[part]
+        return Bundle((Say(step.says, ENTRY_LIFETIME, self.demand, step.rank),), self.number, part)
 
 
 def starts_of(bundle: Bundle, serials: tuple[int, ...]) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ class Ledger:
             self._strain(self.view.links, now)
             return Shift(everything=True)
         links = [(new, old) for new, old in zip(view.links, bare.links, strict=True) if new is not old]
-        nodes = [(new, old) for new, old in zip(view.nodes, bare.nodes, strict=True) if new != old]
+        nodes = [(new, old) for new, old in zip(view.nodes, bare.nodes, strict=True) if new is not old]
         stamped = [self.reservations.stamped(new) for new, _ in links]
         self.view = self.view.changed(stamped, [new for new, _ in nodes])
         self._strain(stamped, now)

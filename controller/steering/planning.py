@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, isfinite
+from math import ceil, floor, isfinite
 
-from controller.admission.admit import Admission, Demand, Reason, Refusal, admit, limit_of
+from controller.admission.admit import Admission, Demand, admit, limit_of, possible
 from controller.admission.classes import CLASSES
+from controller.admission.refusal import Reason, Refusal
 from controller.admission.reoptimise import Standing, Verdict, reconsider, stands
 from controller.paths.compute import Path, path_along
 from controller.paths.constraints import Obstacle, link_obstacle, node_obstacle
@@ -28,7 +29,9 @@ MOST_ASKED = 1e12
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with a demand: install these paths, or nothing; and why there are none, where that is so."""
+    """What to do with a demand: install these paths, or nothing; and why it does not get all that its class demands,
+    where that is so.
+    """
 
     standing: Standing
     verdict: Verdict = Verdict.STAY
@@ -56,6 +59,8 @@ def choose(
 ) -> Decision:
     """Decide about a demand.
 
+    What is in force and has lost its backup stays, or goes to the one path that is left: only what is new is refused.
+
     Args:
         ledger: what is known and promised.
         demand: what is asked for.
@@ -65,11 +70,12 @@ def choose(
         now: seconds.
         renew: install the present paths anew rather than nothing.
     """
+    decisions = []
     for without in _choices(demand, shunned):
-        decision = _choose(ledger, demand, without, present, standing, now, renew)
-        if decision.refusal is None:
-            break
-    return decision
+        decisions.append(_choose(ledger, demand, without, present, standing, now, renew))
+        if decisions[-1].refusal is None:
+            return decisions[-1]
+    return next((decision for decision in decisions if decision.admission is not None), decisions[-1])
 
 
 def _choices(demand: Demand, shunned: Iterable[str]) -> list[Demand]:
@@ -99,11 +105,15 @@ def _choose(
     advice = reconsider(view, reservations, without, present, standing, now, policy=ledger.policy)
     if advice.admission is not None:
         return Decision(advice.standing, advice.verdict, replace(advice.admission, demand=demand))
-    if renew:
-        kept = present if advice.refusal is None else _working(view, without, present)
-        if kept:
-            return Decision(advice.standing, Verdict.STAY, along(ledger, demand, kept))
-    return Decision(advice.standing, refusal=advice.refusal)
+    refusal = advice.refusal
+    working = present if refusal is None else _working(view, without, present)
+    if not working and CLASSES[demand.service_class].needs_backup:
+        found = admit(view, reservations, without, now, ledger.policy, bare=True)
+        if isinstance(found, Admission):
+            return Decision(Standing(now), Verdict.FLEE, replace(found, demand=demand), refusal)
+    if renew and working:
+        return Decision(advice.standing, Verdict.STAY, along(ledger, demand, working), refusal)
+    return Decision(advice.standing, refusal=refusal)
 
 
 def is_forbidden(view: NetworkView, demand: Demand, path: Path) -> bool:
@@ -145,14 +155,19 @@ _REFUSALS = {
     Reason.UNKNOWN_CLASS: PathRefusal.NO_ROUTE,
     Reason.UNKNOWN_NODE: PathRefusal.UNKNOWN_DESTINATION,
     Reason.NO_PATH: PathRefusal.NO_ROUTE,
+    Reason.CONSTRAINED: PathRefusal.NO_ROUTE,
     Reason.NO_BACKUP: PathRefusal.NOT_DISJOINT,
     Reason.TOO_FEW_PATHS: PathRefusal.NOT_DISJOINT,
+    Reason.SLOW: PathRefusal.NO_CAPACITY,
     Reason.RATE: PathRefusal.NO_CAPACITY,
     Reason.POOL: PathRefusal.NO_CAPACITY,
 }
 
 
-def reply(refusal: Refusal) -> PathReply:
-    """What the asking CKMS is told."""
+def reply(ledger: Ledger, demand: Demand, refusal: Refusal) -> PathReply:
+    """What the asking CKMS is told: why not, when it might be, and which rate would be granted now."""
     reason = PathRefusal.NO_ROUTE if refusal.paths_found == 0 else _REFUSALS[refusal.reason]
-    return PathReply(refusal=reason, earliest_s=refusal.earliest_s or 0.0)
+    rate = 0.0
+    if refusal.reason in (Reason.SLOW, Reason.RATE):
+        rate = floor(possible(ledger.view, ledger.reservations, demand) / HEADROOM) / 8
+    return PathReply(refusal=reason, earliest_s=refusal.earliest_s or 0.0, rate=rate)

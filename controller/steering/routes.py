@@ -1,13 +1,15 @@
-"""Paths as statements: fresh labels for every hop, the entries in the order in which they go in, and how they end."""
+"""Paths and their detours as statements: fresh labels for every hop, and which entry goes in after which."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controller.admission.admit import Admission, Demand, Limit
 from controller.admission.classes import CLASSES
 from controller.paths.compute import Path
 from controller.promises import Hop, Promise
+from controller.steering.detours import Detour
 from keyhaul.agents.statements import EntryStatement, PathStatement, StatedHop
 from keyhaul.config.services import CARRIER_RATE
 from keyhaul.randomness import Source, identifier, label
@@ -21,15 +23,24 @@ outlive a path whose source cannot be reached, and which lives on because the so
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """One path as the statements that make it."""
+class Step:
+    """One entry of what is to be installed."""
 
+    node: str
+    says: EntryStatement
     rank: int
-    path: Path
-    entries: tuple[tuple[str, EntryStatement], ...]
-    """Node and what it is told, from the far end on."""
-    start: PathStatement
-    """What the node at the near end is told when all entries are in force."""
+    """Of the path that it is part of, or that it is a detour of."""
+    after: tuple[int, ...] = ()
+    """Numbers of the steps that it leads to: they must be in force before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The paths of a demand as the statements that make them."""
+
+    steps: tuple[Step, ...]
+    starts: tuple[PathStatement, ...]
+    """What the node at the near end is told when all entries are in force; by rank."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +48,11 @@ class Generation:
     """The paths that a demand was given at one time; the next time it gets others, or the same under other labels."""
 
     admission: Admission
-    lease: str | None
+    detours: tuple[Detour, ...] = ()
+    """Of its first path."""
+    calm: bool = False
+    """Whether it has the detours that there were."""
+    lease: str | None = None
     """Of its reservation; none where its class reserves nothing, or where what it reserves was lost."""
     entries: list[tuple[str, int]] = field(default_factory=list)
     """Node and serial of each entry that may be in force."""
@@ -53,6 +68,11 @@ class Generation:
         """By rank."""
         return self.admission.paths
 
+    @property
+    def ways(self) -> tuple[Path, ...]:
+        """Its paths and its detours."""
+        return (*self.paths, *(detour.path for detour in self.detours))
+
     def serials(self, source: str) -> list[tuple[str, int]]:
         """Node and serial of all its statements."""
         return [*((source, serial) for serial in self.starts), *self.entries]
@@ -65,46 +85,68 @@ def policed(admission: Admission) -> Admission:
     return replace(admission, limit=Limit(float(CARRIER_RATE), CARRIER_RATE))
 
 
-def routes_of(admission: Admission, source: Source) -> tuple[Route, ...]:
-    """Draw labels and write the statements of an admission's paths."""
+def routes_of(admission: Admission, detours: Sequence[Detour], source: Source) -> Routes:
+    """Draw labels and write the statements of an admission's paths, the first of which has these detours."""
     group = identifier(source)
+    count = len(admission.paths)
     split = CLASSES[admission.demand.service_class].shares > 1
-    return tuple(
-        _route(admission, path, rank, group, (rank, len(admission.paths)) if split else (0, 1), source)
-        for rank, path in enumerate(admission.paths)
-    )
-
-
-def _route(admission: Admission, path: Path, rank: int, group: str, share: tuple[int, int], source: Source) -> Route:
-    demand, limit = admission.demand, admission.limit
-    labels = [label(source) for _ in path.links]
-    hops = [StatedHop(neighbour=node, label=name) for node, name in zip(path.nodes[1:], labels, strict=True)]
-    entries = [
-        (
-            hop.neighbour,
-            EntryStatement(
-                label=hop.label,
-                previous=path.nodes[position],
-                next=hops[position + 1] if position + 1 < len(hops) else None,
-                service_class=demand.service_class,
-                rate=limit.rate,
-                burst=limit.burst,
-            ),
+    steps: list[Step] = []
+    starts = []
+    for rank, path in enumerate(admission.paths):
+        around = {}
+        for detour in detours if rank == 0 else ():
+            around[detour.position] = _lay_out(steps, admission, detour.path, rank, {}, source), len(steps) - 1
+        starts.append(
+            PathStatement(
+                destination=admission.demand.target,
+                service_class=admission.demand.service_class,
+                group=group,
+                rank=rank,
+                share=rank if split else 0,
+                shares=count if split else 1,
+                first=_lay_out(steps, admission, path, rank, around, source),
+                rate=admission.limit.rate,
+                burst=admission.limit.burst,
+            )
         )
-        for position, hop in enumerate(hops)
-    ]
-    start = PathStatement(
-        destination=demand.target,
-        service_class=demand.service_class,
-        group=group,
-        rank=rank,
-        share=share[0],
-        shares=share[1],
-        first=hops[0],
-        rate=limit.rate,
-        burst=limit.burst,
-    )
-    return Route(rank, path, tuple(reversed(entries)), start)
+    return Routes(tuple(steps), tuple(starts))
+
+
+def _lay_out(
+    steps: list[Step],
+    admission: Admission,
+    path: Path,
+    rank: int,
+    around: Mapping[int, tuple[StatedHop, int]],
+    source: Source,
+) -> StatedHop:
+    """Add the steps of one way, from its far end on; return its first hop.
+
+    Args:
+        steps: what there is before.
+        admission: whose it is.
+        path: where it leads.
+        rank: of its path.
+        around: by position of the node, the first hop of its detour and the step that puts that in force.
+        source: draws labels.
+    """
+    hop: StatedHop | None = None
+    for position in range(path.hops, 0, -1):
+        detour, ready = around.get(position, (None, -1))
+        says = EntryStatement(
+            label=label(source),
+            previous=path.nodes[position - 1],
+            next=hop,
+            detour=detour,
+            service_class=admission.demand.service_class,
+            rate=admission.limit.rate,
+            burst=admission.limit.burst,
+        )
+        after = [len(steps) - 1] if hop is not None else []
+        steps.append(Step(path.nodes[position], says, rank, (*after, *([ready] if detour else []))))
+        hop = StatedHop(neighbour=path.nodes[position], label=says.label)
+    assert hop is not None, "a path has a hop"
+    return hop
 
 
 def promise_of(demand: Demand, *admissions: Admission) -> Promise:

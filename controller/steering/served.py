@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from controller.admission.admit import Demand, Refusal
+from controller.admission.admit import Demand
 from controller.admission.classes import CLASSES
+from controller.admission.refusal import Refusal
 from controller.admission.reoptimise import Standing
 from controller.paths.compute import Path
 from controller.steering.laying import Laying
 from controller.steering.routes import Generation
+from controller.steering.talks import DRAIN
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -31,6 +33,8 @@ class Served:
     current: Generation | None = None
     """In force."""
     laying: Laying | None = None
+    drains: list[tuple[Generation, float]] = field(default_factory=list)
+    """What was in force before and still serves what is on its way, and until when at least."""
     adopting: bool = False
     """Whether what an earlier leader installed of it was not read back yet."""
     recorded: bool = False
@@ -42,7 +46,11 @@ class Served:
     failures: int = 0
     """Layings that failed one after the other."""
     refusal: Refusal | None = None
-    """Why there are no paths, or no better ones where those that there are do not work."""
+    """Why there are no paths, or not those that its class demands."""
+    unmet: int = 0
+    """A higher rate that it asked for in vain, bits per second."""
+    urgent: bool | None = None
+    """Whether it is to be looked at as soon as can be, and then renewed; None: it is not."""
     retry_at: float = math.inf
     pause: float = FIRST_PAUSE
 
@@ -52,9 +60,19 @@ class Served:
         return CLASSES[self.demand.service_class].reserves
 
     @property
+    def weakened(self) -> bool:
+        """Whether it is in force without the backup that its class demands."""
+        return CLASSES[self.demand.service_class].needs_backup and len(self.paths) == 1
+
+    @property
     def paths(self) -> tuple[Path, ...]:
         """In force, by rank."""
         return self.current.paths if self.current else ()
+
+    @property
+    def ways(self) -> tuple[Path, ...]:
+        """In force: paths by rank, then detours."""
+        return self.current.ways if self.current else ()
 
     @property
     def generations(self) -> tuple[Generation, ...]:
@@ -65,6 +83,11 @@ class Served:
     def owns(self, node: str, serial: int) -> bool:
         """Whether a statement is part of it, and to stay."""
         return any((node, serial) in one.serials(self.demand.source) for one in self.generations)
+
+    def retire(self, generation: Generation, now: float) -> None:
+        """Something is in force no more, and drains."""
+        self.drains = [(one, until) for one, until in self.drains if until > now]
+        self.drains.append((generation, now + DRAIN))
 
     def shun(self, what: str, now: float) -> None:
         """Keep a node or link out of its paths for a while."""
@@ -82,5 +105,7 @@ class Served:
 
     def settled(self) -> None:
         """It has what it is to have."""
-        self.refusal, self.failures, self.broken = None, 0, False
+        if not self.weakened:
+            self.refusal = None
+        self.failures, self.broken = 0, False
         self.retry_at, self.pause = math.inf, FIRST_PAUSE

@@ -17,15 +17,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from controller.admission.classes import CLASSES
 from controller.admission.reservations import Reservations
 from controller.belief import Kind
-from controller.paths.compute import Path
 from controller.paths.policies import Policy
+from controller.steering.adopting import Adopting
+from controller.steering.answering import Answering
 from controller.steering.effects import Effect, InForce, Memory, Note
 from controller.steering.events import Event
-from controller.steering.ledger import Ledger, Shift
-from controller.steering.planning import granted, reply
+from controller.steering.installation import Installation
+from controller.steering.ledger import Ledger
+from controller.steering.looking import Looking
+from controller.steering.reserving import Reserving
+from controller.steering.retiring import Retiring
+from controller.steering.roll import Roll
 from controller.steering.served import Served
 from controller.steering.serving import Serving
 from controller.steering.talks import Talks
@@ -34,15 +38,6 @@ from controller.view import NetworkView
 from keyhaul.agents.statements import StatementRefusal
 from keyhaul.randomness import Source, random_bytes
 from keyhaul.transport.messages.path import PathRefusal, PathReply
-
-LOOK = 5.0
-"""Seconds between looks for better paths of a demand, at least."""
-
-MOST_LOOKS = 8
-"""Demands that are looked at in one tick, so that a large network does not keep others waiting."""
-
-SETTLED = 1.0
-"""Seconds after new paths for which asking again, without a failure, changes nothing: the question was older."""
 
 DEAD = 60.0
 """Seconds for which nobody hears of a node, after which demands that end there are over, and what they reserved is
@@ -65,14 +60,21 @@ class Steering:
         """In which it leads."""
         self._effects: list[Effect] = []
         self._ledger = Ledger(policy)
+        self._roll = Roll(self._effects.append)
         self._talks = Talks(self._effects.append)
-        self._serving = Serving(self._ledger, self._talks, source, self._effects.append)
+        self._retiring = Retiring(self._talks)
+        self._reserving = Reserving(self._ledger, source)
+        self._installation = Installation(
+            self._ledger, self._reserving, self._talks, self._retiring, self._roll, source, self._effects.append
+        )
+        self._serving = Serving(self._ledger, self._reserving, self._installation, self._talks, self._roll)
+        self._looking = Looking(self._ledger, self._roll, self._serving)
+        self._adopting = Adopting(self._ledger, self._reserving, self._talks, self._retiring, self._roll, self._looking)
+        self._answering = Answering(self._ledger, self._reserving, self._serving, self._roll, source, self._end)
         self._silent: dict[str, float] = {}
         """Nodes of which nobody hears, and since when."""
         self._cut_off: set[str] = set()
         """Those that tell nothing, though their neighbours hear them."""
-        self._looked_at = -inf
-        self._due: list[str] = []
 
     @property
     def view(self) -> NetworkView:
@@ -93,7 +95,11 @@ class Steering:
     @property
     def served(self) -> tuple[Served, ...]:
         """All demands, the oldest first; to be read, and not kept."""
-        return tuple(self._serving.served.values())
+        return tuple(self._roll.served.values())
+
+    def refused_of_late(self, now: float) -> tuple[Served, ...]:
+        """Demands that were refused, and are asked for still: with why, and no paths."""
+        return self._roll.refused(now)
 
     def is_ready(self, node: str) -> bool:
         """Whether it is known what a node has, and it takes statements."""
@@ -103,37 +109,36 @@ class Steering:
         """This controller leads: announce that to every node, and go on with what earlier leaders did."""
         self.epoch = epoch
         self._effects.clear()
-        self._talks.lead(memory.statements, now)
-        self._serving.restart(memory, now)
+        self._restart(memory, now)
         self._silent = dict.fromkeys(self._silent, now)
-        self._talks.flush(now)
+        self._flush(now)
 
     def deposed(self, now: float) -> None:
         """This controller does not lead any more: say nothing, forget what was said."""
         self.epoch = None
+        self._restart(Memory(), now)
         self._talks.rest()
-        self._serving.restart(Memory(), now)
         self._effects.clear()
 
     def appeared(self, node: str, incarnation: str, now: float) -> None:
         """A node's process can be talked to; it need be told only when it is another one, and again after silence."""
         self._talks.appeared(node, incarnation, now)
-        self._talks.flush(now)
+        self._flush(now)
 
     def gone(self, node: str, now: float) -> None:
         """A node is planned no more: nothing of what it has counts."""
         self._talks.gone(node)
         for served in self.served:
             if node in (served.demand.source, served.demand.target):
-                self._serving.end(served, "not planned")
-        self._talks.flush(now)
+                self._end(served, "not planned")
+        self._flush(now)
 
     def see(self, discovery: Discovery, now: float) -> None:
         """The network as it is now: demands whose paths do not work any more get others at once."""
         shift = self._ledger.observe(discovery.view, now)
         silent = [one for one in discovery.nodes if one.kind is Kind.SILENT]
         self._silent = {one.subject: self._silent.get(one.subject, now) for one in silent if not one.said}
-        self._cut_off = {one.subject for one in silent if one.said}
+        self._looking.unheard = self._cut_off = {one.subject for one in silent if one.said}
         if self.epoch is None:
             return
         if shift.everything:
@@ -141,12 +146,23 @@ class Steering:
             for node in self._talks.nodes:
                 if node not in planned:
                     self.gone(node, now)
-        self._serving.adopt(now)
+        self._adopting.go_on(now)
         self._serving.shed(now)
         if shift:
-            for served in self._affected(shift):
-                self._serving.plan(served, now)
-        self._talks.flush(now)
+            for served in self._looking.affected(shift):
+                self._looking.hurry(served)
+        self._looking.go_on(now)
+        self._flush(now)
+
+    @property
+    def behind(self) -> bool:
+        """Whether demands wait that a change concerns: `go_on` is to be called soon."""
+        return self._looking.behind
+
+    def go_on(self, now: float) -> None:
+        """Go on with what a change left to do; a part of it, so that others have their turn in between."""
+        self._looking.go_on(now)
+        self._flush(now)
 
     def wanted(
         self, source: str, destination: str, service_class: str, rate: float, failed: str | None, now: float
@@ -163,23 +179,15 @@ class Steering:
         """
         if self.epoch is None:
             return PathReply(refusal=PathRefusal.NOT_LEADER)
-        if service_class not in CLASSES:
-            return PathReply(refusal=PathRefusal.NO_ROUTE)
-        served = self._serving.find(source, destination, service_class)
-        present = served.demand.rate if served and (served.current or served.laying or served.adopting) else None
-        bits = granted(rate, service_class, present)
-        if served is None:
-            served = self._serving.begin(source, destination, service_class, bits, now)
-        self._serving.extend(served, now)
-        answer = self._answer(served, bits, failed, now)
-        self._talks.flush(now)
+        answer = self._answering.wanted(source, destination, service_class, rate, failed, now)
+        self._flush(now)
         return answer
 
     def confirmed(self, sending: int, serials: Sequence[int], now: float) -> None:
         """A `Tell` was accepted; its statements have these serials, in their order."""
         for placed in self._talks.confirmed(sending, serials, now):
             self._serving.placed(placed, now)
-        self._talks.flush(now)
+        self._flush(now)
 
     def refused(self, sending: int, reason: StatementRefusal | None, now: float, serials: Sequence[int] = ()) -> None:
         """A `Tell` was refused whole; its statements had these serials, or none if it was never signed."""
@@ -188,15 +196,15 @@ class Steering:
             self._effects.append(Note(Event.DEPOSED, node))
         for bundle in self._talks.refused(sending, serials, reason, now):
             self._serving.failed(bundle.laying, node, now)
-        self._talks.flush(now)
+        self._flush(now)
 
     def unreachable(self, sending: int, serials: Sequence[int], now: float) -> None:
         """It is not known whether a `Tell` took effect; its statements have these serials, or none if it never left."""
         node = self._talks.busy_with(sending)
         for bundle in self._talks.unreachable(sending, serials, now):
-            if not serials or not self._serving.is_switch(bundle):
+            if not serials or not self._installation.is_switch(bundle):
                 self._serving.failed(bundle.laying, node, now)
-        self._talks.flush(now)
+        self._flush(now)
 
     def found(self, reading: int, incarnation: str, in_force: Iterable[InForce], now: float) -> None:
         """A node was read: this is all that it has."""
@@ -204,48 +212,56 @@ class Steering:
         if outcome is not None:
             self._serving.settled(outcome.node, outcome.settled, now)
             self._serving.lost(outcome.node, outcome.lost, now)
-            self._serving.adopt(now)
-        self._talks.flush(now)
+            self._adopting.go_on(now)
+        self._flush(now)
 
     def unread(self, reading: int, now: float) -> None:
         """A node could not be read."""
         self._talks.unread(reading, now)
-        self._talks.flush(now)
+        self._flush(now)
 
     def tick(self, now: float) -> None:
         """Time has passed; to be called several times a second."""
         if self.epoch is None:
             return
         dead = {node for node, since in self._silent.items() if now - since >= DEAD}
-        for served in list(self._serving.served.values()):
+        for served in list(self._roll.served.values()):
             demand = served.demand
-            if not self._serving.may_end(served):
+            if not self._installation.may_end(served):
                 continue
             if now >= served.expires and demand.source not in self._cut_off:
-                self._serving.end(served, "unused")
+                self._end(served, "unused")
             elif not dead.isdisjoint((demand.source, demand.target)):
-                self._serving.end(served, "dead")
+                self._end(served, "dead")
             else:
                 self._attend(served, now)
         self._serving.shed(now)
-        self._look(now)
-        self._talks.flush(now)
+        self._looking.go_on(now)
+        self._looking.look(now)
+        self._flush(now)
 
-    def _answer(self, served: Served, bits: int, failed: str | None, now: float) -> PathReply:
-        demand = served.demand
-        if failed is not None and (link := self._link(demand.source, failed)) is not None:
-            served.shun(link, now)
-        laying = served.laying
-        if served.adopting or (laying and (failed is None or not _leaves_by(laying.generation.paths, failed))):
-            return PathReply()
-        if failed is None and self._serving.works(served) and served.current and now - served.current.since < SETTLED:
-            return PathReply()
-        refusal = self._serving.plan(served, now, renew=True, rate=bits)
-        if refusal is None or (served.current and self._serving.works(served)):
-            return PathReply()
-        if served.current is None:
-            self._serving.end(served, "refused")
-        return reply(refusal)
+    def _restart(self, memory: Memory, now: float) -> None:
+        """Begin with what was recorded."""
+        self._talks.lead(memory.statements, now)
+        self._retiring.clear()
+        self._installation.clear()
+        self._looking.clear()
+        self._roll.clear()
+        self._adopting.begin(memory, now)
+
+    def _flush(self, now: float) -> None:
+        """Say what can be said now."""
+        if self.epoch is not None:
+            self._retiring.go_on(now)
+            self._installation.go_on(now)
+            self._talks.flush(now)
+
+    def _end(self, served: Served, why: str) -> None:
+        """Take back all of a demand."""
+        self._installation.end(served)
+        self._adopting.forget(served)
+        self._reserving.end(served.demand.id)
+        self._roll.strike(served, why)
 
     def _attend(self, served: Served, now: float) -> None:
         """What is due for a demand."""
@@ -253,43 +269,9 @@ class Steering:
         source, current = served.demand.source, served.current
         heard = source not in self._silent and source not in self._cut_off and self._talks.is_ready(source)
         if current and now >= current.ends and heard:
-            self._serving.drop(served, now)
+            self._installation.drop(served, now, "over")
         elif served.laying is None:
             ending = current is not None and current.ends - now <= RENEW_BEFORE < served.expires - current.ends
-            if now >= served.retry_at or (ending and served.retry_at == inf):
-                self._serving.plan(served, now, renew=ending)
-
-    def _look(self, now: float) -> None:
-        """Look for better paths, at a part of the demands each time."""
-        if not self._due:
-            self._due = list(self._serving.served)
-        elapsed = min(LOOK, now - self._looked_at)
-        self._looked_at = now
-        for _ in range(min(MOST_LOOKS, len(self._due), int(len(self._serving.served) * elapsed / LOOK) + 1)):
-            served = self._serving.served.get(self._due.pop())
-            if served is not None and served.laying is None and served.current:
-                self._serving.plan(served, now)
-
-    def _affected(self, shift: Shift) -> list[Served]:
-        """The demands that a change concerns, those of the highest class first."""
-        found = [
-            served
-            for served in self._serving.served.values()
-            if shift.everything
-            or served.refusal is not None
-            or not served.generations
-            or any(
-                not shift.links.isdisjoint(path.links) or not shift.nodes.isdisjoint(path.nodes)
-                for generation in served.generations
-                for path in generation.paths
-            )
-        ]
-        return sorted(found, key=lambda served: -CLASSES[served.demand.service_class].precedence)
-
-    def _link(self, one: str, other: str) -> str | None:
-        """The link between two nodes."""
-        return next((link.id for link in self.view.links if {link.a, link.b} == {one, other}), None)
-
-
-def _leaves_by(paths: Iterable[Path], neighbour: str) -> bool:
-    return any(path.nodes[1] == neighbour for path in paths)
+            due = now >= served.retry_at or (ending and served.retry_at == inf)
+            if due and served.urgent is None:
+                self._looking.hurry(served, renew=ending)

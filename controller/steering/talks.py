@@ -12,11 +12,11 @@ accepted nothing of that, nor of an earlier leader, takes effect any more: what 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
-from controller.steering.conversation import FIRST_PAUSE, Bundle, Conversation, Held, Phase, Sent, packed
+from controller.steering.conversation import FIRST_PAUSE, Bundle, Conversation, Held, Phase, Sent, compared, packed
 from controller.steering.effects import Effect, Forget, InForce, Note, Read, Recorded, Say, Tell
 from controller.steering.events import Event
 from controller.steering.routes import ENTRY_LIFETIME, LIFETIME
@@ -49,16 +49,6 @@ class Reading:
     """What it has, though that was not sure."""
 
 
-@dataclass(slots=True)
-class _Retired:
-    """Entries that are to be withdrawn once no path leads to them."""
-
-    source: str
-    starts: set[int]
-    """Serials of path statements that are still in force at the source, or may be."""
-    entries: list[tuple[str, int]]
-
-
 class Talks:
     """The conversations with all nodes.
 
@@ -70,7 +60,6 @@ class Talks:
         self._emit = emit
         self._talks: dict[str, Conversation] = {}
         self._busy: dict[int, Conversation] = {}
-        self._retired: list[_Retired] = []
         self._numbers = count(1)
         self._leading = False
 
@@ -88,7 +77,6 @@ class Talks:
         """Say nothing more; outcomes that come yet mean nothing."""
         self._leading = False
         self._busy.clear()
-        self._retired.clear()
         for node, talk in self._talks.items():
             phase = Phase.DOUBTED if talk.incarnation else Phase.AWAY
             self._talks[node] = Conversation(node, phase, talk.incarnation)
@@ -135,6 +123,11 @@ class Talks:
             if held is not None and held.ending is None:
                 yield node, held
 
+    def serials(self, node: str) -> Set[int]:
+        """Of all that a node has, or may have."""
+        talk = self._talks.get(node)
+        return talk.held.keys() if talk else set()
+
     def say(self, node: str, bundle: Bundle) -> None:
         """Bring statements to a node when it is ready."""
         self._talk(node).queue.append(bundle)
@@ -156,15 +149,6 @@ class Talks:
         """Serials of what the node may have of that, though it is not sure."""
         talk = self._talks.get(node)
         return [] if talk is None else [one.serial for one in talk.held.values() if one.unsure and one.laying == laying]
-
-    def retire(self, source: str, starts: Iterable[int], entries: Iterable[tuple[str, int]]) -> None:
-        """Take paths back: first their statements at the source; then their entries, by node and serial.
-
-        Where the source cannot be talked to, its paths may live on, and the entries stay as long as they would.
-        """
-        leading = {held.serial for _, held in self.held((source, serial) for serial in starts)}
-        self.withdraw(((source, serial) for serial in leading), DRAIN)
-        self._retired.append(_Retired(source, leading, list(entries)))
 
     def cancel(self, laying: int) -> None:
         """Do not say what is part of that and was not said yet."""
@@ -231,19 +215,9 @@ class Talks:
         if talk.phase is not Phase.ANNOUNCED or incarnation != talk.incarnation:
             talk.phase = Phase.DOUBTED
             return None
-        there = {one.serial: one for one in in_force}
-        lost = [held for serial, held in talk.held.items() if serial not in there]
+        lost, settled, unknown = compared(talk, in_force, now)
         self._forget([held.serial for held in lost])
-        settled = []
-        for held in lost:
-            del talk.held[held.serial]
-        for held in talk.held.values():
-            held.ends = now + there[held.serial].remaining_s
-            if held.unsure:
-                held.unsure = False
-                settled.append(held)
-        unknown = {serial: DRAIN for serial in there if serial not in talk.held}
-        talk.ending = {held.serial: held.ending for held in talk.held.values() if held.ending is not None} | unknown
+        talk.ending |= dict.fromkeys(unknown, DRAIN)
         talk.phase, talk.pause = Phase.READY, FIRST_PAUSE
         if unknown:
             self._emit(Note(Event.UNKNOWN, talk.node, {"statements": len(unknown)}))
@@ -262,20 +236,9 @@ class Talks:
         """Say what can be said now."""
         if not self._leading:
             return
-        if self._retired:
-            self._retired = [retired for retired in self._retired if not self._is_retired(retired, now)]
         for talk in self._talks.values():
             if talk.busy is None and now >= talk.retry_at:
                 self._go_on(talk)
-
-    def _is_retired(self, retired: _Retired, now: float) -> bool:
-        """Whether no path leads to the entries any more; then they go."""
-        source = self._talks.get(retired.source)
-        retired.starts &= source.held.keys() if source else set()
-        if retired.starts and any(now < held.ends for _, held in self.held(retired.entries)):
-            return False
-        self.withdraw(retired.entries, DRAIN)
-        return True
 
     def _go_on(self, talk: Conversation) -> None:
         match talk.phase:

@@ -17,7 +17,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-from keyhaul.keys.grants import SERVICE_CLASSES
+from keyhaul.keys.grants import SERVICE_CLASSES, SPLIT
 
 CONTEXT = b"keyhaul forwarding statement v1"
 """The context string of the signature, so that one over anything else is never one over a statement."""
@@ -270,7 +270,9 @@ def _fault(says: EntryStatement | PathStatement | Withdrawal) -> str:
     if says.service_class is not None and says.service_class not in SERVICE_CLASSES:
         return "an unknown service class"
     if isinstance(says, EntryStatement):
+        if says.detour is not None and says.service_class == SPLIT:
+            return "a detour of class split, where another share may pass"
         return "a detour of an entry that delivers here" if says.detour is not None and says.next is None else ""
-    if (says.shares > 1) is not (says.service_class == "split"):
+    if (says.shares > 1) is not (says.service_class == SPLIT):
         return "class split, and no other, has two shares or more"
     return "" if says.share < says.shares else f"share {says.share} of {says.shares}"

@@ -9,6 +9,7 @@ What it makes under OUT::
     run/                                              sockets that the two ends of simulated modules share
     aaa.toml                                          what `keyhaul aaa import` reads
     network.json                                      for tools and tests
+    network.toml                                      the description that it was made from
 
 Directories have mode 0700, files 0600.
 
@@ -17,38 +18,47 @@ Directories have mode 0700, files 0600.
 
 from __future__ import annotations
 
-import json
+import ipaddress
 import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.x509 import Certificate
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 
-from keyhaul.command.laboratory.listing import listing, operators
+from keyhaul.command.laboratory.listing import (
+    LISTING_FILE,
+    NETWORK_FILE,
+    config_content,
+    config_file,
+    listing,
+    listing_content,
+    network_content,
+    operators,
+)
+from keyhaul.command.laboratory.material import Material
+from keyhaul.config.addresses import parse_address
+from keyhaul.config.apart import warnings
 from keyhaul.config.carrier import encode
 from keyhaul.config.checks import check
-from keyhaul.config.controllers import AGENT_CRL, AGENT_TRUST, PLAN_FILE, STATEMENT_KEY, carrier_plan, pinned_key
-from keyhaul.config.description import Description
+from keyhaul.config.controllers import PLAN_FILE, STATEMENT_KEY, carrier_plan
+from keyhaul.config.description import Description, NodeSection
 from keyhaul.config.description_checks import load_description
-from keyhaul.config.plan import SOCKET, Service, end, kme, services, subscribers
+from keyhaul.config.plan import SOCKET, Service, end, services, subscribers
 from keyhaul.config.problems import ConfigurationError, Problem
 from keyhaul.config.services import QkdmConfig
 from keyhaul.config.writer import to_toml
-from keyhaul.identity import authority as signing
-from keyhaul.identity import secretfile
-from keyhaul.identity.authority import Authority, Classic
-from keyhaul.identity.custody import ROOT, SERVICE_ROLES, Custody
+from keyhaul.identity.custody import SERVICE_ROLES, Custody
 from keyhaul.identity.keys import generate, private_pem, public_pem
 from keyhaul.identity.names import Role, ServiceName
 from keyhaul.randomness import Source, label, random_bytes
 
+RANGE = 65_536
+"""Addresses of a network's loopback range."""
+
 SOCKET_LIMIT = 107
 """Bytes of a Unix socket's path."""
-
-BOOTSTRAP_BYTES = 64
 
 
 class LayoutError(Exception):
@@ -62,8 +72,8 @@ def initialise(
     loopback: str | None = None,
     force: bool = False,
     source: Source = random_bytes,
-) -> None:
-    """Lay a network out in `out`, whole or not at all.
+) -> list[str]:
+    """Lay a network out in `out`, whole or not at all; return warnings of what it will not serve.
 
     Args:
         description: the network description.
@@ -91,6 +101,7 @@ def initialise(
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+    return list(warnings(network))
 
 
 def read_description(file: Path, loopback: str | None = None) -> Description:
@@ -103,12 +114,28 @@ def read_description(file: Path, loopback: str | None = None) -> Description:
     if loopback is None:
         return network
     section = msgspec.structs.replace(network.network, loopback=loopback)
-    changed = msgspec.structs.replace(network, network=section)
     problems = [Problem("network", problem.field, problem.message) for problem in check(section)]
-    problems = problems or list(check(changed))
+    if problems:
+        raise ConfigurationError(file, problems)
+    nodes = [_moved(node, network.network.loopback, loopback) for node in network.node]
+    changed = msgspec.structs.replace(network, network=section, node=nodes)
+    problems = list(check(changed))
     if problems:
         raise ConfigurationError(file, problems)
     return changed
+
+
+def _moved(node: NodeSection, base: str, other: str) -> NodeSection:
+    """A node whose agent, where its address is given and is one of the network's range, moves with the range."""
+    if node.agent is None:
+        return node
+    host, port = parse_address(node.agent)
+    try:
+        offset = int(ipaddress.IPv4Address(host)) - int(ipaddress.IPv4Address(base))
+        moved = ipaddress.IPv4Address(other) + offset
+    except ValueError:
+        return node
+    return msgspec.structs.replace(node, agent=f"{moved}:{port}") if 0 <= offset < RANGE else node
 
 
 def _check_free(out: Path, force: bool) -> None:
@@ -156,97 +183,43 @@ class _Laboratory:
         self._planned = planned
         self._directory = directory
         self._source = source
-        self._now = datetime.now(UTC)
         self._custody = Custody(directory / "authorities", durable=False)
-        self._authorities: dict[str, Authority] = {}
+        self._material = Material(network, self._custody, directory, source, durable=False)
 
     def build(self, out: Path) -> None:
         """Write everything; `out` is where it will lie in the end."""
         people = operators(self._network)
         here = {service.name.role for service in self._planned} | {name.role for name, _ in people}
         roles = [role for role in SERVICE_ROLES if role in here]
-        self._custody.complete(self._network.network.domain, roles, self._now)
-        for authority in self._custody.names():
-            self._authorities[authority] = self._custody.authority(authority)
+        self._custody.complete(self._network.network.domain, roles, datetime.now(UTC))
         (self._directory / "run").mkdir(mode=0o700)
+        link_keys = {}
         for service in self._planned:
             if isinstance(service.config, QkdmConfig):
-                self._modules(service, service.config)
-            else:
-                self._identity(service)
-            self._write(f"{service.directory}/config.toml", to_toml(service.config, _head(service)).encode())
+                self._material.module_host(service)
+                for module in service.config.module:
+                    self._material.module(service, module)
+            elif key := self._material.identity(service):
+                link_keys[service.name] = key.public_key()
+            self._write(config_file(service), config_content(service))
         for name, directory in people:
-            self._certified(name, directory)
-        self._links()
+            self._material.certified(name, directory)
+        self._links(link_keys)
         self._grant_key()
         self._controllers()
         for sae in self._network.sae:
-            key = generate_private_key(SECP256R1())
-            certificate = signing.sign_client(self._authorities[Classic.SAES], sae.id, key.public_key(), self._now)
-            self._signed(Classic.SAES, f"saes/{sae.id}/certificate.pem", certificate)
-            self._write(f"saes/{sae.id}/key.pem", private_pem(key))
-            self._write(f"saes/{sae.id}/ca.pem", self._certificate(Classic.SITES))
+            self._material.sae(sae.id)
         self._write("aaa.toml", to_toml(subscribers(self._network), _IMPORT_HEAD).encode())
-        facts = json.dumps(listing(self._network, self._planned, out), indent=2, ensure_ascii=False)
-        self._write("network.json", facts.encode() + b"\n")
+        self._write(NETWORK_FILE, network_content(self._network))
+        self._write(LISTING_FILE, listing_content(listing(self._network, self._planned, out)))
 
-    def _certified(self, name: ServiceName, here: str) -> None:
-        key = generate()
-        authority = self._authorities[name.role]
-        certificate = signing.sign_service(authority, name, key.public_key(), self._now)
-        self._signed(name.role, f"{here}/certificate.pem", certificate, *authority.chain)
-        self._write(f"{here}/key.pem", private_pem(key))
-        self._write(f"{here}/trust.pem", self._certificate(ROOT))
-        self._write(f"{here}/crl.pem", (self._custody.directory / "crl.pem").read_bytes())
-
-    def _identity(self, service: Service) -> None:
-        here, name = service.directory, service.name
-        self._certified(name, here)
-        classic = generate_private_key(SECP256R1())
-        twin = signing.sign_service(self._authorities[Classic.SERVICES], name, classic.public_key(), self._now)
-        self._signed(Classic.SERVICES, f"{here}/classic-certificate.pem", twin)
-        self._write(f"{here}/classic-key.pem", private_pem(classic))
-        if name.role in (Role.UKMS, Role.AKMS, Role.CKMS):
-            self._write(f"{here}/modules.pem", self._certificate(Classic.MODULES))
-        if name.role is Role.UKMS:
-            self._towards_saes(service)
-
-    def _towards_saes(self, service: Service) -> None:
-        here, node = service.directory, service.name.node
-        key = generate_private_key(SECP256R1())
-        certificate = signing.sign_server(
-            self._authorities[Classic.SITES], kme(node), [self._network.host(node)], key.public_key(), self._now
-        )
-        self._signed(Classic.SITES, f"{here}/sae-certificate.pem", certificate)
-        self._write(f"{here}/sae-key.pem", private_pem(key))
-        self._write(f"{here}/saes.pem", self._certificate(Classic.SAES))
-        self._write(f"{here}/saes-crl.pem", (self._custody.directory / Classic.SAES / "crl.pem").read_bytes())
-
-    def _modules(self, service: Service, config: QkdmConfig) -> None:
-        for module in config.module:
-            key = generate_private_key(SECP256R1())
-            hosts = [self._network.host(service.name.node)]
-            certificate = signing.sign_server(
-                self._authorities[Classic.MODULES], module.kme, hosts, key.public_key(), self._now
-            )
-            self._signed(Classic.MODULES, f"{service.directory}/{module.certificate}", certificate)
-            self._write(f"{service.directory}/{module.key}", private_pem(key))
-        self._write(f"{service.directory}/services.pem", self._certificate(Classic.SERVICES))
-
-    def _links(self) -> None:
-        keys = {}
-        for service in self._planned:
-            if service.name.role in (Role.UKMS, Role.AKMS, Role.CKMS):
-                keys[service.name] = generate(self._source)
-                self._write(f"{service.directory}/link-key.pem", private_pem(keys[service.name]))
-        directories = {service.name: service.directory for service in self._planned}
+    def _links(self, keys: dict[ServiceName, MLDSA65PublicKey]) -> None:
+        services = {service.name: service for service in self._planned}
         for link in self._network.link:
-            secret = self._source(BOOTSTRAP_BYTES).hex().encode() + b"\n"
+            secret = self._material.bootstrap()
             first, second = end(self._network, link, link.a), end(self._network, link, link.b)
             for own, neighbour in ((first, second), (second, first)):
-                here = f"{directories[own]}/links/{link.id}"
-                self._write(f"{here}/neighbour.pem", public_pem(keys[neighbour].public_key()))
-                self._write(f"{here}/bootstrap", secret)
+                self._material.link_end(services[own], link.id, keys[neighbour], secret)
 
     def _grant_key(self) -> None:
         key = generate(self._source)
@@ -258,36 +231,22 @@ class _Laboratory:
 
     def _controllers(self) -> None:
         """What controllers and CKMSs need to meet; nothing where there is no controller."""
-        controllers = [service for service in self._planned if service.name.role is Role.CONTROLLER]
-        steered = [service for service in self._planned if service.name.role is Role.CKMS] if controllers else []
-        for service in (*controllers, *steered):
-            self._write(f"{service.directory}/{AGENT_TRUST}", self._certificate(Classic.SERVICES))
-        revocations = (self._custody.directory / Classic.SERVICES / "crl.pem").read_bytes()
-        for service in steered:
-            self._write(f"{service.directory}/{AGENT_CRL}", revocations)
-        for controller in controllers:
+        keys = []
+        for controller in self._of(Role.CONTROLLER):
             key = generate(self._source)
+            keys.append((controller.name.node, key.public_key()))
+            self._material.gnmi(controller)
             self._write(f"{controller.directory}/{STATEMENT_KEY}", private_pem(key))
             self._write(f"{controller.directory}/{PLAN_FILE}", encode(carrier_plan(self._network)))
-            for service in steered:
-                self._write(f"{service.directory}/{pinned_key(controller.name.node)}", public_pem(key.public_key()))
+        for carrier in self._of(Role.CKMS) if keys else ():
+            self._material.gnmi(carrier)
+            self._material.pinned(carrier, keys)
 
-    def _certificate(self, authority: str) -> bytes:
-        return signing.pem(self._authorities[authority].certificate)
-
-    def _signed(self, authority: str, path: str, *chain: Certificate) -> None:
-        self._custody.record(authority, chain[0])
-        self._write(path, signing.pem(*chain))
+    def _of(self, role: Role) -> list[Service]:
+        return [service for service in self._planned if service.name.role is role]
 
     def _write(self, path: str, content: bytes) -> None:
-        place = self._directory / path
-        for parent in reversed(place.relative_to(self._directory).parents[:-1]):
-            (self._directory / parent).mkdir(mode=0o700, exist_ok=True)
-        secretfile.write(place, content, durable=False)
+        self._material.write(path, content)
 
 
 _IMPORT_HEAD = "Customers, contracts, sites and SAEs. Load with: keyhaul aaa import"
-
-
-def _head(service: Service) -> str:
-    return f"{service.name.id}. Start with: keyhaul serve {service.name.role} --config config.toml"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
+from keyhaul.command.apply import apply
 from keyhaul.command.laboratory import processes
 from keyhaul.command.laboratory.background import in_background, supervise
-from keyhaul.command.laboratory.files import Laboratory, LaboratoryService, NoNetwork
+from keyhaul.command.laboratory.files import Laboratory, LaboratoryService, NoNetwork, Selection
 from keyhaul.command.laboratory.state import look
 from keyhaul.command.output import ConfigurationRefused, Number, json_option, print_json, print_table, size, wait_for
 from keyhaul.config.addresses import parse_address
@@ -36,6 +37,9 @@ def network() -> None:
     """Lay out and run a whole network on this machine."""
 
 
+network.add_command(apply)
+
+
 @network.command()
 @click.argument("description", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), callback=_named, help="Directory to make.")
@@ -50,7 +54,7 @@ def init(description: Path, out: Path, loopback: str | None, force: bool, as_jso
     if force and processes.read(out.absolute() / "run" / "network.pid") is not None:
         raise click.ClickException(f"the network in {out} is up: stop it first by `keyhaul network down {out}`")
     try:
-        initialise(description, out, loopback=loopback, force=force)
+        warned = initialise(description, out, loopback=loopback, force=force)
     except ConfigurationError as error:
         raise ConfigurationRefused(str(error)) from error
     except LayoutError as error:
@@ -61,8 +65,10 @@ def init(description: Path, out: Path, loopback: str | None, force: bool, as_jso
         ) from error
     laboratory = Laboratory.read(out)
     if as_json:
-        print_json({"directory": str(laboratory.directory), "services": len(laboratory.services)})
+        print_json({"directory": str(laboratory.directory), "services": len(laboratory.services), "warnings": warned})
         return
+    for warning in warned:
+        click.echo(f"Warning: {warning}", err=True)
     click.echo(f"{laboratory.name}: {len(laboratory.services)} services in {laboratory.directory}")
     click.echo(f"Run it: keyhaul network up {out}")
 
@@ -134,11 +140,8 @@ def up(
     """
     laboratory = _read(directory)
     _check_filters(laboratory, roles, nodes)
-    chosen = tuple(
-        service
-        for service in laboratory.services
-        if (not roles or service.role in roles) and (not nodes or service.node in nodes)
-    )
+    selection = Selection(roles, nodes)
+    chosen = selection.of(laboratory)
     if not chosen:
         raise click.UsageError("no service of the network has both that role and that node")
     _check_free(laboratory, chosen)
@@ -153,8 +156,8 @@ def up(
         sys.stdout.flush()
 
     if detach:
-        sys.exit(in_background(laboratory, chosen, _tell_error, serving, restart, timeout))
-    sys.exit(supervise(laboratory, chosen, _tell_error, serving, restart, timeout))
+        sys.exit(in_background(laboratory, selection, _tell_error, serving, restart, timeout))
+    sys.exit(supervise(laboratory, selection, _tell_error, serving, restart, timeout))
 
 
 @network.command()
@@ -218,6 +221,11 @@ def status(directory: Path, as_json: bool) -> None:
         total = sum(row.memory or 0 for row in rows)
         serving = sum(row.state == "serving" for row in rows)
         click.echo(f"{serving} of {len(rows)} services serve fully, {size(total)} in all")
+        for row in rows:
+            if row.restart:
+                click.echo(f"{row.id} needs a restart for what its configuration says of {', '.join(row.restart)}")
+            if row.refused:
+                click.echo(f"{row.id} goes on with its former configuration: {row.refused}")
     if not any(row.pid for row in rows):
         sys.exit(1)
 

@@ -21,6 +21,10 @@ WIDEST = 400
 """Characters of a table's line where no terminal cuts it."""
 
 
+UNREACHABLE = 69
+"""Exit code where a service does not answer (EX_UNAVAILABLE)."""
+
+
 class Failed(click.ClickException):
     """A command failed, with an exit code of its own."""
 

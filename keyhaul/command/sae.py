@@ -19,14 +19,13 @@ from uuid import UUID
 
 import click
 
-from keyhaul.command.output import Failed, Number
+from keyhaul.command.output import UNREACHABLE, Failed, Number
 
 if TYPE_CHECKING:
     from keyhaul.keys.etsi014 import Key, KeyContainer
     from keyhaul.transport.etsi014 import Client014, Etsi014Error
 
 REFUSED = 1
-UNREACHABLE = 69
 EXHAUSTED = 75
 
 Result = TypeVar("Result")

@@ -17,7 +17,8 @@ def serve(role: str, config: Path) -> None:
     """Run one service until SIGTERM or SIGINT.
 
     ROLE is one of the installed roles (aaa, akms, ckms, controller, qkdm, ukms). Logs go to standard error: lines for
-    people on a terminal, JSON otherwise.
+    people on a terminal, JSON otherwise. On SIGHUP it reads its file again: a CKMS takes links that are new or gone,
+    the simulated modules theirs; what needs a restart is logged, and a file with errors changes nothing.
 
     \b
     Exit codes:

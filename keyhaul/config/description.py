@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from keyhaul.config.routes import Hop, Routes
-from keyhaul.config.services import CARRIER_RATE, HARD_LIMIT, LINK_POOL, ServiceClass, SuiteName
+from keyhaul.config.services import CARRIER_RATE, HARD_LIMIT, LINK_POOL, ContractClass, ServiceClass, SuiteName
 from keyhaul.identity.names import Role
 
 NodeRole = Literal["ukms", "akms", "ckms", "aaa", "controller"]
@@ -108,6 +108,8 @@ class LinkDescription(Struct, forbid_unknown_fields=True, kw_only=True):
     floor: SuiteName | None = None
     pool: int = LINK_POOL
     """Payload pad that each end keeps per direction, bytes."""
+    enabled: bool = True
+    """Whether keys may cross it: a link that is switched off stays in the plan, and no path uses it."""
     risk_groups: list[str] = []
     """What the link shares a fate with others by: ducts, bridges, buildings."""
     carrier: list[CarrierClass] = []
@@ -128,7 +130,7 @@ class ContractSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """[[customer.contract]]: the terms on which a customer's SAEs get keys."""
 
     name: str
-    service_class: ServiceClass = field(default="silver", name="class")
+    service_class: ContractClass = field(default="silver", name="class")
     sizes: list[int] = []
     """Allowed sizes in bits; empty: any multiple of 8 between minimum and maximum."""
     default_size: int = 256
@@ -228,9 +230,9 @@ class Description(Struct, forbid_unknown_fields=True, kw_only=True):
         return CarrierClass(service_class=service_class)
 
     def carrier(self) -> Routes:
-        """The links between CKMSs."""
+        """The links between CKMSs that are switched on."""
         return Routes(
-            {link.hop: link.km for link in self.link if self.roles_of(link) == (Role.CKMS, Role.CKMS)},
+            {link.hop: link.km for link in self.link if link.enabled and self.roles_of(link) == (Role.CKMS, Role.CKMS)},
         )
 
     def access_node(self, site: str) -> str:

@@ -5,31 +5,28 @@ Paths are relative to the service's own directory, which `keyhaul.command.init` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import count
 
 from keyhaul.config.controllers import AGENT_TRUST, PLAN_FILE, STATEMENT_KEY, agent, steering
 from keyhaul.config.description import Description, LinkDescription, NodeSection
+from keyhaul.config.former import Former
+from keyhaul.config.forwarding_plan import Forwarding
 from keyhaul.config.ports import FIRST_MODULE_PORT, METRICS_PORTS, PORTS
-from keyhaul.config.routes import hops_of
 from keyhaul.config.services import (
     AaaConfig,
     AgentsSection,
     AkmsConfig,
     CkmsConfig,
     ControllerConfig,
-    ForwardingEntry,
     IdentitySection,
     LinkSection,
     ListenSection,
     ModuleConfig,
     ModuleSection,
     OperationsSection,
-    PathSection,
     PeerSection,
     QkdmConfig,
-    ServiceClass,
     ServiceConfig,
     ServiceSection,
     StoreSection,
@@ -38,7 +35,7 @@ from keyhaul.config.services import (
 )
 from keyhaul.config.subscribers import Contract, Customer, Sae, Site, Subscribers
 from keyhaul.identity.names import NodeId, Role, ServiceName
-from keyhaul.randomness import Source, label
+from keyhaul.randomness import Source
 
 SOCKET = "socket"
 """The local socket, in the service's own directory."""
@@ -59,16 +56,23 @@ class Service:
         return f"nodes/{self.name.node}/{self.name.role}"
 
 
-def services(description: Description, source: Source) -> list[Service]:
-    """Return every service with its configuration, node by node in the description's order."""
-    forwarding = Forwarding(description, source)
+def services(description: Description, source: Source, former: Former | None = None) -> list[Service]:
+    """Return every service with its configuration, node by node in the description's order.
+
+    Args:
+        description: the network.
+        source: of labels.
+        former: what it has already, where it was laid out before.
+    """
+    former = former or Former()
+    forwarding = Forwarding(description, source, former)
     found = []
     for node in description.node:
         for role in (Role.UKMS, Role.AKMS, Role.CKMS, Role.AAA, Role.CONTROLLER):
             if role in node.roles:
-                found.append(_certified(description, node, role, forwarding))
+                found.append(_certified(description, node, role, forwarding, former))
         if any(node.name in link.hop for link in description.link):
-            found.append(_modules(description, node))
+            found.append(_modules(description, node, former))
     return found
 
 
@@ -111,60 +115,6 @@ def subscribers(description: Description) -> Subscribers:
     )
 
 
-class Forwarding:
-    """Paths between all access nodes, and the entry that each hop needs for them; no label occurs twice."""
-
-    def __init__(self, description: Description, source: Source) -> None:
-        self._source = source
-        self._drawn: set[str] = set()
-        self.paths: dict[str, list[PathSection]] = {}
-        """By the node where they start."""
-        self.entries: dict[str, list[ForwardingEntry]] = {}
-        """By the node of the table."""
-        carrier = description.carrier()
-        ends = [node.name for node in description.with_role(Role.AKMS)]
-        for start, end in permutations(ends, 2):
-            for rank, path in enumerate(carrier.ranked(start, end)):
-                for service_class in description.classes():
-                    self._install(description, path, rank, service_class)
-
-    def _install(
-        self, description: Description, path: Sequence[str], rank: int, service_class: ServiceClass | None
-    ) -> None:
-        labels = [self._label() for _ in path[1:]]
-        held_to = [description.policing(hop, service_class) for hop in hops_of(path)]
-        self.paths.setdefault(path[0], []).append(
-            PathSection(
-                destination=f"ckms-{path[-1]}",
-                rank=rank,
-                next=f"ckms-{path[1]}",
-                label=labels[0],
-                service_class=service_class,
-                rate=min(one.rate for one in held_to),
-                burst=min(one.allowed_burst() for one in held_to),
-            )
-        )
-        for place, node in enumerate(path[1:], 1):
-            last = place == len(path) - 1
-            self.entries.setdefault(node, []).append(
-                ForwardingEntry(
-                    label=labels[place - 1],
-                    previous=f"ckms-{path[place - 1]}",
-                    next=None if last else f"ckms-{path[place + 1]}",
-                    next_label=None if last else labels[place],
-                    service_class=service_class,
-                    rate=held_to[place - 1].rate,
-                    burst=held_to[place - 1].allowed_burst(),
-                )
-            )
-
-    def _label(self) -> str:
-        while (drawn := label(self._source)) in self._drawn:
-            pass
-        self._drawn.add(drawn)
-        return drawn
-
-
 def kme(site: str) -> str:
     """The KME ID of the UKMS at a site."""
     return f"kme-{site}"
@@ -184,7 +134,9 @@ def end(description: Description, link: LinkDescription, node: str) -> ServiceNa
     return ServiceName(description.network.domain, roles[0] if node == link.a else roles[1], NodeId(node))
 
 
-def _certified(description: Description, node: NodeSection, role: Role, forwarding: Forwarding) -> Service:
+def _certified(
+    description: Description, node: NodeSection, role: Role, forwarding: Forwarding, former: Former
+) -> Service:
     host = description.host(node.name)
     address = f"{host}:{PORTS[role]}"
     name = ServiceName(description.network.domain, role, NodeId(node.name))
@@ -201,7 +153,7 @@ def _certified(description: Description, node: NodeSection, role: Role, forwardi
     listen = ListenSection(address=address)
     operations = _operations(host, role)
     store = StoreSection(path="store.db", key_file="store.key")
-    links = [_link(description, link, name) for link in _links_of(description, name)]
+    links = [_link(description, link, name, former) for link in _links_of(description, name)]
     config: ServiceConfig
     match role:
         case Role.CKMS:
@@ -273,9 +225,10 @@ def _certified(description: Description, node: NodeSection, role: Role, forwardi
     return Service(name, config, address)
 
 
-def _modules(description: Description, node: NodeSection) -> Service:
+def _modules(description: Description, node: NodeSection, former: Former) -> Service:
     name = ServiceName(description.network.domain, Role.QKDM, NodeId(node.name))
     host = description.host(node.name)
+    ports = _module_ports(description, node.name, former)
     modules = []
     for link in description.link:
         if node.name not in link.hop:
@@ -284,7 +237,7 @@ def _modules(description: Description, node: NodeSection) -> Service:
         modules.append(
             ModuleConfig(
                 link=link.id,
-                address=f"{host}:{_module_port(description, link, node.name)}",
+                address=f"{host}:{ports[link.id]}",
                 kme=module_kme(link, node.name),
                 peer_kme=module_kme(link, other),
                 sae=end(description, link, node.name).id,
@@ -314,16 +267,19 @@ def channel(link: LinkDescription) -> str:
     return f"../../../run/{link.id}.sock"
 
 
-def _module_port(description: Description, link: LinkDescription, node: str) -> int:
-    here = [other.id for other in description.link if node in other.hop]
-    return FIRST_MODULE_PORT + here.index(link.id)
+def _module_ports(description: Description, node: str, former: Former) -> dict[str, int]:
+    """The port of the module of each link of a node: what it had before, and the lowest free ones."""
+    links = [link.id for link in description.link if node in link.hop]
+    taken = {port for (where, _), port in former.ports.items() if where == node}
+    free = (port for port in count(FIRST_MODULE_PORT) if port not in taken)
+    return {link: former.ports.get((node, link)) or next(free) for link in links}
 
 
 def _links_of(description: Description, name: ServiceName) -> list[LinkDescription]:
     return [link for link in description.link if name.node in link.hop and end(description, link, name.node) == name]
 
 
-def _link(description: Description, link: LinkDescription, own: ServiceName) -> LinkSection:
+def _link(description: Description, link: LinkDescription, own: ServiceName, former: Former) -> LinkSection:
     (other,) = link.hop - {own.node}
     neighbour = end(description, link, other)
     first = end(description, link, link.a)
@@ -339,10 +295,11 @@ def _link(description: Description, link: LinkDescription, own: ServiceName) -> 
         bootstrap=f"links/{link.id}/bootstrap",
         suites=suites,
         floor=floor,
+        enabled=link.enabled,
         rate=max(1, round(description.rate(link))),
         pool=link.pool,
         module=ModuleSection(
-            url=f"https://{host}:{_module_port(description, link, own.node)}",
+            url=f"https://{host}:{_module_ports(description, own.node, former)[link.id]}",
             trust="modules.pem",
             kme=module_kme(link, own.node),
             sae=own.id,

@@ -11,6 +11,9 @@ from msgspec import Struct, field
 
 SuiteName = Literal["otp", "aes-256-gcm"]
 ServiceClass = Literal["gold", "silver", "bronze"]
+"""Of static paths: class split has none."""
+
+ContractClass = Literal["gold", "silver", "bronze", "split"]
 
 
 class ServiceSection(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +111,9 @@ class LinkSection(Struct, forbid_unknown_fields=True, kw_only=True):
     """Protections this end accepts, best first."""
     floor: SuiteName
     """The weakest protection this end ever agrees to (`otp` is stronger than `aes-256-gcm`)."""
+    enabled: bool = True
+    """Whether anything may cross the link (ETSI GS QKD 015, qkdl_enable). What `keyhaul link disable` says counts
+    besides."""
     rate: int = 2000
     """Expected key rate in bits per second: leases are about two seconds of it."""
     pool: int = LINK_POOL

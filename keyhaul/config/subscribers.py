@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from keyhaul.config.services import ServiceClass
+from keyhaul.config.services import ContractClass
 
 
 class Customer(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -21,7 +21,7 @@ class Contract(Struct, forbid_unknown_fields=True, kw_only=True):
 
     id: str
     customer: str
-    service_class: ServiceClass = field(name="class")
+    service_class: ContractClass = field(name="class")
     sizes: list[int] = []
     """Allowed sizes; empty: any multiple of 8 from minimum to maximum."""
     default_size: int = 256

@@ -20,7 +20,10 @@ SIGNATURE_PREFIX = b"keyhaul grant v1\0"
 GRANT_VERSION = 1
 """The version of `Grant` that this release writes and reads."""
 
-SERVICE_CLASSES = frozenset({"gold", "silver", "bronze", "split"})
+SPLIT = "split"
+"""The class whose CN keys go as shares over paths that meet nowhere; no other path ever carries them."""
+
+SERVICE_CLASSES = frozenset({"gold", "silver", "bronze", SPLIT})
 
 _SIGNED = msgspec.json.Decoder(SignedGrant)
 _GRANT = msgspec.json.Decoder(Grant)

@@ -106,6 +106,8 @@ class Core:
         """A new session is wanted although one stands."""
         self.settings = Settings()
         """What the operator has set; change it with `set`."""
+        self.allowed = section.enabled
+        """Whether the configuration lets anything cross the link."""
         self.cut = False
         """Whether the fibre counts as cut: until the process ends nothing crosses the link."""
         self.on_switch: list[Callable[[], None]] = []
@@ -193,7 +195,12 @@ class Core:
     @property
     def in_use(self) -> bool:
         """Whether anything may cross the link."""
-        return self.settings.enabled and not self.cut
+        return self.enabled and not self.cut
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the operator wants it used: by configuration, and by what was set at run time."""
+        return self.allowed and self.settings.enabled
 
     @property
     def frozen(self) -> bool:
@@ -271,7 +278,7 @@ class Core:
             ServiceError: unreachable.
         """
         if not self.in_use:
-            reason = "cut" if self.settings.enabled else "switched off"
+            reason = "cut" if self.enabled else "switched off"
             raise ServiceError(ErrorCode.UNREACHABLE, f"the link is {reason}")
 
     async def settle(self, work: Coroutine[Any, Any, Result]) -> Result:

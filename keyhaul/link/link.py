@@ -112,7 +112,7 @@ class Link:
         """The state for operators."""
         core = self._core
         if not core.in_use:
-            state = "cut" if core.settings.enabled else "disabled"
+            state = "cut" if core.enabled else "disabled"
         else:
             state = "establishing" if core.frozen else "down" if core.session is None else "up"
         return LinkStatus(
@@ -151,6 +151,11 @@ class Link:
             StoreUnavailable: nothing has changed yet.
         """
         await self._core.set(lambda settings: replace(settings, enabled=enabled))
+
+    def allow(self, allowed: bool) -> None:
+        """Use the link or not, as the configuration says now; what was set at run time counts besides."""
+        self._core.allowed = allowed
+        self._core.stir.set()
 
     def cut(self, cut: bool) -> None:
         """Let nothing cross the link, as if its fibre were cut, or mend it; lasts until the process ends."""

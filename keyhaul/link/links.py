@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 
 from keyhaul.config.services import LinkSection
 from keyhaul.identity.names import ServiceName
+from keyhaul.link.bootstrap import bootstrap_secret
 from keyhaul.link.core import Core, Pace
 from keyhaul.link.establishing import Establishing
 from keyhaul.link.handshake import LinkEnd
@@ -43,14 +44,11 @@ from keyhaul.transport.operations import (
 CLOSING = 2.0
 """Seconds that tasks may take to stop."""
 
-MINIMUM_BOOTSTRAP = 32
-"""Bytes of a bootstrap secret."""
-
 SealedWire = Callable[[Peer, Sealed], Awaitable[Sealed | None]]
 
 
 class Links:
-    """The links of a service. `add` and `serve` come before `start`."""
+    """The links of a service. `serve` comes before `start`; a link that is added after that is begun by itself."""
 
     def __init__(
         self,
@@ -89,11 +87,16 @@ class Links:
         self._pace = pace or Pace()
         self._metrics = LinkMetrics(runtime.registry)
         self._links: dict[ServiceName, Link] = {}
+        self._started = False
+        self._coming: dict[str, Link] = {}
+        """By id: links that were added after the start, and whose state is not loaded yet."""
+        self._former: dict[str, Link] = {}
+        """By service id: links that were removed, which are never up."""
         self._cores: dict[str, Core] = {}
         self._served: set[str] = set()
         self._common: dict[str, tuple[Operation[Any, Any], SealedHandler[Any, Any]]] = {}
         self._callbacks: list[Callable[[LinkCalls], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         routes.add(LINK_HELLO, self._on_hello)
         routes.add(LINK_ESTABLISH, self._on_establish)
         routes.add(LINK_WAKE, self._on_wake)
@@ -116,7 +119,7 @@ class Links:
             raise StartError(f"link {section.id}: the channel leads to {neighbour.id}, not to {section.neighbour}")
         if neighbour in self._links or section.id in self._cores:
             raise StartError(f"link {section.id}: there is a link of this name or to {neighbour.id} already")
-        bootstrap = _bootstrap(section, self._directory)
+        bootstrap = bootstrap_secret(section, self._directory)
         end = LinkEnd(section.id, self._own.id, neighbour.id, self._key, peer_key, bootstrap)
         try:
             core = Core(
@@ -138,8 +141,11 @@ class Links:
         for operation, handler in self._common.values():
             link.serve(operation, handler)
         core.on_session = lambda: self._notify(link)
-        self._links[neighbour] = link
         self._cores[section.id] = core
+        if self._started:
+            self._coming[section.id] = link
+        else:
+            self._links[neighbour] = link
         return link
 
     def serve(self, operation: Operation[Request, Reply], handler: SealedHandler[Request, Reply]) -> None:
@@ -150,23 +156,23 @@ class Links:
             link.serve(operation, handler)
 
     def to(self, service_id: str) -> LinkCalls:
-        """The link to a neighbour.
+        """The link to a neighbour; where it was removed, the former one, which is never up.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there was none.
         """
         for neighbour, link in self._links.items():
             if neighbour.id == service_id:
                 return link
-        raise KeyError(service_id)
+        return self._former[service_id]
 
     def all(self) -> list[LinkCalls]:
         """Every link."""
         return list(self._links.values())
 
     def health(self) -> dict[str, bool]:
-        """For the health page: whether each link is up, by its id."""
-        return {link.id: link.up for link in self._links.values()}
+        """For the health page: whether each link is up, by its id; without those that are off by configuration."""
+        return {link.id: link.up for link in self._links.values() if self._cores[link.id].allowed}
 
     def on_session(self, callback: Callable[[LinkCalls], None]) -> None:
         """Be told of each new session, with its link; the callback must not block."""
@@ -203,6 +209,14 @@ class Links:
         """
         await self._named(link_id).enable(enabled)
 
+    def allow(self, link_id: str, allowed: bool) -> None:
+        """Use a link or not, as the configuration says now.
+
+        Raises:
+            KeyError: there is no such link.
+        """
+        self._named(link_id).allow(allowed)
+
     def cut(self, link_id: str, cut: bool) -> None:
         """Let nothing cross a link, as if its fibre were cut, or mend it; until the process ends.
 
@@ -223,20 +237,50 @@ class Links:
         Raises:
             StoreError: the store failed.
         """
+        self._started = True
         for core in self._cores.values():
             await core.load()
         for link in self._links.values():
-            self._tasks.append(self._runtime.task(link.maintain(), f"link {link.id}: session and leases"))
-            self._tasks.append(self._runtime.task(link.fill(), f"link {link.id}: refill"))
+            self._keep_going(link)
+
+    async def begin(self, link_id: str) -> None:
+        """Load the state of a link that was added after the start, then keep it going; nobody sees it before.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        await self._cores[link_id].load()
+        link = self._coming.pop(link_id)
+        self._links[link.neighbour] = link
+        self._keep_going(link)
+
+    async def remove(self, link_id: str) -> None:
+        """Take a link out, after what must not be cut. What the store has of it stays: no pad of it is used twice,
+        should there be a link of this name again.
+
+        Raises:
+            KeyError: there is no such link.
+        """
+        link = self._coming.pop(link_id, None) or self._named(link_id)
+        self._links.pop(link.neighbour, None)
+        self._former[link.neighbour.id] = link
+        core = self._cores.pop(link_id)
+        core.cut = True
+        await _stop(self._tasks.pop(link_id, []))
+        await link.close()
+        core.telemetry.forget()
 
     async def close(self) -> None:
         """Stop the tasks, after what must not be cut."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSING)
+        await _stop([task for tasks in self._tasks.values() for task in tasks])
         for link in self._links.values():
             await link.close()
+
+    def _keep_going(self, link: Link) -> None:
+        self._tasks[link.id] = [
+            self._runtime.task(link.maintain(), f"link {link.id}: session and leases"),
+            self._runtime.task(link.fill(), f"link {link.id}: refill"),
+        ]
 
     def _notify(self, link: Link) -> None:
         for callback in self._callbacks:
@@ -268,15 +312,8 @@ class Links:
         return self._link(peer).establishing.on_wake(message)
 
 
-def _bootstrap(section: LinkSection, directory: Path) -> bytes:
-    if section.bootstrap is None:
-        return b""
-    path = directory / section.bootstrap
-    try:
-        secret = bytes.fromhex(path.read_text())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not hexadecimal"
-        raise StartError(f"link {section.id}: bootstrap secret {path}: {reason}") from None
-    if len(secret) < MINIMUM_BOOTSTRAP:
-        raise StartError(f"link {section.id}: bootstrap secret {path}: fewer than {MINIMUM_BOOTSTRAP} bytes")
-    return secret
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CLOSING)

@@ -57,6 +57,7 @@ class Telemetry:
         self._runtime = runtime
         self._clock = clock
         self._burns: deque[float] = deque(maxlen=REPEATED_BURNS)
+        self._watched: list[tuple[str, str]] = []
 
     def established(self) -> None:
         """A session stands."""
@@ -113,3 +114,9 @@ class Telemetry:
     def watch(self, direction: str, stream: str, level: Callable[[], float]) -> None:
         """Read a gauge from the stream itself, when it is asked for."""
         self._metrics.available.labels(self.link, direction, stream).set_function(level)
+        self._watched.append((direction, stream))
+
+    def forget(self) -> None:
+        """There is no such link any more: what is counted stays, what is measured goes."""
+        while self._watched:
+            self._metrics.available.remove(self.link, *self._watched.pop())

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import prometheus_client
 import structlog
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
-from keyhaul.runtime.interface import LocalCommand
+from keyhaul.runtime.interface import LocalCommand, Take
 from keyhaul.runtime.local import LocalServer
 from keyhaul.runtime.notification import notify
+from keyhaul.runtime.reloading import Reloading
 from keyhaul.runtime.version import suite_version
 from keyhaul.store import opened
 
@@ -27,7 +28,16 @@ _log = structlog.get_logger(__name__)
 class ServiceRuntime:
     """The process around one role."""
 
-    def __init__(self, role: str, service: str, local: LocalServer) -> None:
+    def __init__(self, role: str, service: str, local: LocalServer, path: Path, config: Any) -> None:
+        """Surround a role.
+
+        Args:
+            role: its name.
+            service: its service id.
+            local: answers its commands.
+            path: of its configuration.
+            config: what that says.
+        """
         self._role = role
         self._service = service
         self._local = local
@@ -48,7 +58,10 @@ class ServiceRuntime:
         self._alarm_counter = prometheus_client.Counter(
             "keyhaul_alarms", "What an operator should look at.", ("alarm",), registry=self._registry
         )
+        self.reloading = Reloading(path, config, self.alarm)
+        """Takes the configuration when it has changed."""
         local.command("status", self._status)
+        local.command("reload", self._reload)
         local.command("store", self._stores)
 
     @property
@@ -75,6 +88,7 @@ class ServiceRuntime:
             self._ready = True
             _log.info("ready", seconds=round(time.monotonic() - self._started, 3))
             notify("READY=1")
+            self.reloading.ready()
 
     def stopping(self) -> None:
         """The service serves no more."""
@@ -88,6 +102,10 @@ class ServiceRuntime:
     def command(self, name: str, answer: LocalCommand) -> None:
         """Answer a command on the local socket."""
         self._local.command(name, answer)
+
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        """See `Runtime.on_reload`."""
+        self.reloading.on_reload(tables, take)
 
     def state(self) -> tuple[bool, dict[str, Any]]:
         """Whether the service is ready, and what the health page says."""
@@ -121,7 +139,11 @@ class ServiceRuntime:
     async def _status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         _, health = self.state()
         uptime = round(time.monotonic() - self._started, 1)
-        return {**health, "pid": os.getpid(), "uptime": uptime, "memory": _memory(), "alarms": dict(self._alarms)}
+        own = {"pid": os.getpid(), "uptime": uptime, "memory": _memory(), "alarms": dict(self._alarms)}
+        return {**health, **own, "configuration": self.reloading.facts()}
+
+    async def _reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return await self.reloading.reload()
 
     async def _stores(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"stores": [dataclasses.asdict(await store.status()) for store in opened.stores()]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 LocalCommand = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Answers a command on the local socket: JSON object in, JSON object out; raises LookupError or ValueError."""
+
+Take = Callable[[Any], Awaitable[Sequence[str]]]
+"""Puts a changed configuration in force, and returns what of it only a restart brings; raises NotTaken."""
 
 
 class Runtime(Protocol):
@@ -42,6 +45,15 @@ class Runtime(Protocol):
 
     def command(self, name: str, answer: LocalCommand) -> None:
         """Answer a command on the local socket."""
+        ...
+
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        """Have a changed configuration taken while the service runs.
+
+        Args:
+            tables: what of the file is taken; all else needs a restart.
+            take: called with the whole configuration, checked, once the service is ready; one call at a time.
+        """
         ...
 
 
@@ -74,3 +86,7 @@ class Role(Protocol):
 
 class StartError(Exception):
     """A service cannot start, with what its operator should do."""
+
+
+class NotTaken(ValueError):
+    """A changed configuration cannot be put in force, and the former one goes on; the message says why."""

@@ -20,7 +20,7 @@ from keyhaul.config.problems import ConfigurationError, Problem
 from keyhaul.runtime.around import ServiceRuntime
 from keyhaul.runtime.exits import Exit, known_failure
 from keyhaul.runtime.hardening import harden
-from keyhaul.runtime.interface import Role
+from keyhaul.runtime.interface import NotTaken, Role
 from keyhaul.runtime.local import LocalServer
 from keyhaul.runtime.logging import set_up
 from keyhaul.runtime.metrics import OperationsPages
@@ -37,8 +37,12 @@ _log = structlog.get_logger(__name__)
 def serve(role: Role, config_path: Path) -> int:
     """Run one service until SIGTERM or SIGINT; return the exit code (`Exit`) with which the process must now end.
 
+    On SIGHUP it takes its changed configuration.
+
     Errors that an operator can mend are one line each, on standard error or in the log.
     """
+    # Whoever changes the file and says so while it is read here is heard once there is a loop.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     try:
         harden()
         config = load(config_path, role.config)
@@ -55,7 +59,16 @@ def serve(role: Role, config_path: Path) -> int:
     service = f"{section.role}-{section.node}"
     set_up(service, config.operations.log_level, config.operations.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Process(role, config, Path(os.path.abspath(config_path)).parent, service).run())
+        return runner.run(_Process(role, config, Path(os.path.abspath(config_path)), service).run())
+
+
+async def _reload(runtime: ServiceRuntime, changed: asyncio.Event) -> None:
+    """Take the configuration each time that somebody says it has changed, for ever."""
+    while True:
+        await changed.wait()
+        changed.clear()
+        with contextlib.suppress(NotTaken):  # an alarm says so
+            await runtime.reloading.reload()
 
 
 class _TooLate(Exception):
@@ -65,10 +78,11 @@ class _TooLate(Exception):
 class _Process:
     """The life of the process, from the start of its loop to its end."""
 
-    def __init__(self, role: Role, config: Any, directory: Path, service: str) -> None:
+    def __init__(self, role: Role, config: Any, path: Path, service: str) -> None:
         self._role = role
         self._config = config
-        self._directory = directory
+        self._path = path
+        self._directory = path.parent
         self._service = service
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -80,8 +94,11 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             # Not the loop's own handler: this one runs even while the loop is busy.
             signal.signal(number, self._on_signal)
+        changed = asyncio.Event()
+        signal.signal(signal.SIGHUP, lambda *_: self._loop.call_soon_threadsafe(changed.set))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         try:
-            await self._serve()
+            await self._serve(changed)
         except _TooLate:
             return Exit.FAILURE
         except Exception as error:  # the end of the process: whatever it was is logged, and the exit code tells
@@ -95,10 +112,10 @@ class _Process:
         _log.info("stopped")
         return Exit.OK
 
-    async def _serve(self) -> None:
+    async def _serve(self, changed: asyncio.Event) -> None:
         operations = self._config.operations
         local = LocalServer(resolve(self._directory, operations.socket))
-        runtime = ServiceRuntime(self._role.name, self._service, local)
+        runtime = ServiceRuntime(self._role.name, self._service, local, self._path, self._config)
         pages = OperationsPages(operations.metrics, runtime.registry, runtime.state)
         _log.info("starting", pid=os.getpid(), metrics=operations.metrics)
         async with contextlib.AsyncExitStack() as stack:
@@ -107,6 +124,7 @@ class _Process:
             await local.start()
             stack.push_async_callback(local.close)
             stack.push_async_callback(runtime.end_tasks)
+            runtime.task(_reload(runtime, changed), "reload")
             await self._attend(runtime)
         if runtime.failure.done():
             raise runtime.failure.result()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from keyhaul.identity.names import Role
-from keyhaul.transport.messages import aaa, access, foresight, link, network, path, peer, relay
+from keyhaul.transport.messages import aaa, access, foresight, link, measured, network, path, peer, relay
 from keyhaul.transport.messages.base import Accepted, Message
 
 Request = TypeVar("Request", bound=Message)
@@ -27,7 +27,7 @@ BETWEEN_ACCESS: Pair = (Role.AKMS, Role.AKMS)
 TO_AAA: Pair = (Role.AKMS, Role.AAA)
 TO_CONTROLLER: Pair = (Role.CKMS, Role.CONTROLLER)
 STEERS: frozenset[Pair] = frozenset({(Role.OPERATOR, Role.CONTROLLER)})
-LOOKS: frozenset[Pair] = STEERS | {(Role.VIEWER, Role.CONTROLLER)}
+LOOKS: frozenset[Pair] = STEERS | {(Role.VIEWER, Role.CONTROLLER), (Role.MANAGER, Role.CONTROLLER)}
 
 REVERSED = frozenset({DOWN})
 """(caller's role, server's role) where the server dials and the calls travel on that connection."""
@@ -65,6 +65,7 @@ RELAY_ACKNOWLEDGE = Operation(
     "relay.acknowledge", frozenset({HOP}), relay.Acknowledge, Accepted, sealed=True, one_way=True
 )
 CARRIER_SUBMIT = Operation("carrier.submit", frozenset({INTO_CARRIER}), relay.Submit, Accepted)
+CARRIER_EXPECT = Operation("carrier.expect", frozenset({INTO_CARRIER}), relay.Expect, Accepted)
 CARRIER_OUTCOME = Operation("carrier.outcome", frozenset({OUT_OF_CARRIER}), relay.Outcome, Accepted)
 CARRIER_DELIVER = Operation("carrier.deliver", frozenset({OUT_OF_CARRIER}), relay.Deliver, Accepted)
 
@@ -77,6 +78,7 @@ NETWORK_DISAGREEMENTS = Operation("network.disagreements", LOOKS, network.Page, 
 NETWORK_DEMANDS = Operation("network.demands", LOOKS, network.Page, network.Demands)
 NETWORK_RESERVATIONS = Operation("network.reservations", LOOKS, network.Page, network.Reservations)
 NETWORK_EVENTS = Operation("network.events", LOOKS, network.AskEvents, network.Events)
+NETWORK_HISTORY = Operation("network.history", LOOKS, measured.AskHistory, measured.History)
 NETWORK_EXPLAIN = Operation("network.explain", LOOKS, foresight.Explain, foresight.Explained)
 NETWORK_WHATIF = Operation("network.whatif", LOOKS, foresight.WhatIf, foresight.Impact)
 NETWORK_DRYRUN = Operation("network.dryrun", LOOKS, foresight.DryRun, foresight.Rehearsed)

@@ -178,7 +178,7 @@ class ServingWire(Wire):
     async def _run(self, request: RequestArrived) -> None:
         status, body = await self._service.answer(self.peer, request)
         self._handlers.pop(request.stream, None)
-        self._http2.respond(request.stream, status, body)
+        self._http2.respond(request.stream, status, b"" if request.method == b"HEAD" else body)
         self.schedule_flush()
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -9,17 +9,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from keyhaul.identity.names import ServiceName
+from keyhaul.keys.grants import SPLIT
 from keyhaul.runtime.interface import Runtime
 from keyhaul.transport.interface import Calls, Peer
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import Announce, CnRange, Confirm
-from keyhaul.transport.messages.relay import Deliver
-from keyhaul.transport.operations import PEER_CONFIRM
+from keyhaul.transport.messages.relay import Deliver, Expect
+from keyhaul.transport.operations import CARRIER_EXPECT, PEER_CONFIRM
 from services.akms.cn_store import Arrived, CnStore, RefusedBatch
 from services.akms.tasks import Tasks
 
 _CONFIRM_ATTEMPTS = 3
 _CONFIRM_DEADLINE = 2.0
+_EXPECT_DEADLINE = 2.0
 
 
 class Arrivals:
@@ -27,7 +29,7 @@ class Arrivals:
 
     def __init__(
         self,
-        ckms: ServiceName,
+        ckms: Calls,
         peers: Mapping[str, Calls],
         runtime: Runtime,
         tasks: Tasks,
@@ -57,7 +59,10 @@ class Arrivals:
         return self._copies.take(maker, service_class, ranges)
 
     async def announce(self, peer: Peer, message: Announce) -> Accepted:
-        """peer.announce: a maker's batch is on its way here."""
+        """peer.announce: a maker's batch is on its way here.
+
+        Of class split its name is told to the own CKMS, and to no other: by it that knows the batch's shares.
+        """
         if peer.name.id not in self._peers:
             raise ServiceError(ErrorCode.FORBIDDEN, "not a configured peer")
         try:
@@ -66,14 +71,24 @@ class Arrivals:
             )
         except RefusedBatch as refusal:
             raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
+        if message.service_class == SPLIT:
+            await self._expect(peer.name.id, message)
         self._prove(arrived)
         return Accepted()
+
+    async def _expect(self, maker: str, message: Announce) -> None:
+        try:
+            expected = Expect(batch=message.batch, length=message.length)
+            await self._ckms.call(CARRIER_EXPECT, expected, deadline=_EXPECT_DEADLINE)
+        except ServiceError as error:
+            self._copies.withdraw(maker, message.batch)
+            raise ServiceError(ErrorCode.BUSY, "the carrier takes no more of these") from error
 
     async def deliver(self, peer: Peer, message: Deliver) -> Accepted:
         """carrier.deliver: bits that the own CKMS brings."""
         self.only_own_ckms(peer.name)
         try:
-            arrived = self._copies.deliver(message.batch, message.bits, self._clock())
+            arrived = self._copies.deliver(message.batch, message.bits, self._clock(), shares=message.shares)
         except RefusedBatch as refusal:
             self._runtime.alarm("cn-batch-refused")
             raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
@@ -98,7 +113,7 @@ class Arrivals:
         Raises:
             ServiceError: forbidden.
         """
-        if caller != self._ckms:
+        if caller != self._ckms.peer:
             self._runtime.alarm("wrong-ckms", caller=caller.id)
             raise ServiceError(ErrorCode.FORBIDDEN, "not the CKMS of this node")
 

@@ -58,7 +58,7 @@ class Carrier:
         self._pools: dict[tuple[str, str], MakerPool] = {}
         self._futures: dict[tuple[str, str, int], asyncio.Future[Taken]] = {}
         self._made: dict[str, tuple[str, str]] = {}
-        self.arrivals = Arrivals(ckms.peer, peers, runtime, tasks, clock)
+        self.arrivals = Arrivals(ckms, peers, runtime, tasks, clock)
         self._unknown: dict[str, float] = {}
         """When it was last told that a peer lacks bits."""
         self._failures: dict[tuple[str, str], asyncio.Event] = {}

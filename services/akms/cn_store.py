@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keyhaul.keys.grants import SERVICE_CLASSES
+from keyhaul.keys.grants import SERVICE_CLASSES, SPLIT
 from keyhaul.keys.material import KeyMaterial
 from keyhaul.transport.messages.peer import CnRange
 from services.akms.cn_batch import CHECK_KEY_BYTES, CnBatch, CnEvent, CnState, UsedBits
@@ -45,6 +45,13 @@ class _Announcement:
 
 
 @dataclass(slots=True)
+class _Lonely:
+    bits: KeyMaterial
+    shares: int
+    at: float
+
+
+@dataclass(slots=True)
 class Arrived:
     """A batch of which both announcement and bits are here: `check` goes to the maker."""
 
@@ -58,7 +65,7 @@ class CnStore:
 
     def __init__(self) -> None:
         self._announced: OrderedDict[str, _Announcement] = OrderedDict()
-        self._lonely: OrderedDict[str, tuple[KeyMaterial, float]] = OrderedDict()
+        self._lonely: OrderedDict[str, _Lonely] = OrderedDict()
         self._batches: dict[str, OrderedDict[str, CnBatch]] = {}
 
     def announce(self, maker: str, name: str, length: int, service_class: str, now: float) -> Arrived | None:
@@ -78,20 +85,33 @@ class CnStore:
         self._announced[name] = _Announcement(maker, service_class, length, now)
         return self._match(name, now)
 
-    def deliver(self, name: str, bits: bytes, now: float) -> Arrived | None:
+    def withdraw(self, maker: str, name: str) -> None:
+        """An announcement counts no more: its bits could not be taken."""
+        announced = self._announced.get(name)
+        if announced is not None and announced.maker == maker:
+            del self._announced[name]
+
+    def deliver(self, name: str, bits: bytes, now: float, *, shares: int = 1) -> Arrived | None:
         """Take bits from the carrier; returns the batch where it was announced already.
 
+        Args:
+            name: of the batch.
+            bits: its bytes.
+            now: seconds.
+            shares: over how many paths without a common node they came.
+
         Raises:
-            RefusedBatch: bits of this name came before, or have another length than was announced.
+            RefusedBatch: bits of this name came before, have another length than was announced, or came whole over
+                one path though they are of class split.
         """
         if name in self._lonely or any(name in batches for batches in self._batches.values()):
             raise RefusedBatch("a CN batch of this name was delivered before")
         if not _NAME.fullmatch(name) or len(bits) > MAXIMUM_BATCH_BYTES:
             raise RefusedBatch("a CN batch of this name or length is not taken")
         while len(self._lonely) >= _MAXIMUM_LONELY or self._lonely_bytes() + len(bits) > _MAXIMUM_LONELY_BYTES:
-            _, (dropped, _) = self._lonely.popitem(last=False)
-            dropped.wipe()
-        self._lonely[name] = (KeyMaterial(bits), now)
+            _, dropped = self._lonely.popitem(last=False)
+            dropped.bits.wipe()
+        self._lonely[name] = _Lonely(KeyMaterial(bits), shares, now)
         return self._match(name, now)
 
     def confirmed(self, maker: str, name: str) -> None:
@@ -144,9 +164,9 @@ class CnStore:
         announced = [name for name, announcement in self._announced.items() if announcement.at <= old]
         for name in announced:
             del self._announced[name]
-        lonely = [name for name, (_, at) in self._lonely.items() if at <= old]
+        lonely = [name for name, one in self._lonely.items() if one.at <= old]
         for name in lonely:
-            self._lonely.pop(name)[0].wipe()
+            self._lonely.pop(name).bits.wipe()
         late = [
             (maker, batch.name)
             for maker, batches in self._batches.items()
@@ -162,8 +182,8 @@ class CnStore:
         for maker, batches in self._batches.items():
             for name in list(batches):
                 self.burn(maker, name)
-        for bits, _ in self._lonely.values():
-            bits.wipe()
+        for one in self._lonely.values():
+            one.bits.wipe()
         self._lonely.clear()
         self._announced.clear()
 
@@ -175,7 +195,7 @@ class CnStore:
         }
 
     def _lonely_bytes(self) -> int:
-        return sum(len(bits) for bits, _ in self._lonely.values())
+        return sum(len(one.bits) for one in self._lonely.values())
 
     def _of(self, maker: str) -> OrderedDict[str, CnBatch]:
         return self._batches.get(maker, OrderedDict())
@@ -184,10 +204,14 @@ class CnStore:
         if name not in self._announced or name not in self._lonely:
             return None
         announcement = self._announced.pop(name)
-        bits, _ = self._lonely.pop(name)
+        came = self._lonely.pop(name)
+        bits = came.bits
         if len(bits) != announcement.length:
             bits.wipe()
             raise RefusedBatch("a CN batch came with another length than announced")
+        if (came.shares > 1) is not (announcement.service_class == SPLIT):
+            bits.wipe()
+            raise RefusedBatch("class split comes in shares, and no other class does")
         batch = CnBatch(name, announcement.service_class, bits, now)
         batch.apply(CnEvent.DELIVER)
         batches = self._batches.setdefault(announcement.maker, OrderedDict())

@@ -11,15 +11,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from keyhaul.keys.grants import SPLIT
 from keyhaul.transport.interface import Calls
 from keyhaul.transport.messages.base import ServiceError
 from keyhaul.transport.messages.path import PathRefusal
 from keyhaul.transport.messages.relay import Submit
 from keyhaul.transport.operations import PATH_REQUEST
 from services.ckms.choice import PathChoice
-from services.ckms.forwarding import SPLIT, ForwardingTable, Path
+from services.ckms.forwarding import ForwardingTable, Path
 from services.ckms.held import Held
-from services.ckms.requesting import Ask, Demand, Lack, PathRequests, lack
+from services.ckms.policing import USUAL, Police
+from services.ckms.requesting import UNLIMITED, Ask, Demand, Grant, Lack, PathRequests, lack
 
 LOOK = 0.25
 """Seconds between looks at what is wanting."""
@@ -53,6 +55,7 @@ class Asking:
         controllers: calls to each.
         table: what there is.
         choice: which paths are on probation.
+        police: what was refused because it would have been more than is granted.
         steering: the statements in force; told when a controller that leads has answered.
         up: whether the link to a neighbour (service id) is up.
         clock: seconds, monotonic.
@@ -65,6 +68,7 @@ class Asking:
         controllers: Sequence[Calls],
         table: ForwardingTable,
         choice: PathChoice,
+        police: Police,
         steering: Steered,
         up: Callable[[str], bool],
         *,
@@ -75,6 +79,7 @@ class Asking:
         self._controllers = list(controllers)
         self._table = table
         self._choice = choice
+        self._police = police
         self._steering = steering
         self._up = up
         self._clock = clock
@@ -89,16 +94,24 @@ class Asking:
         """Ask, until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                for ask in self._requests.due(self._lacking, self._clock()):
+                for ask in self._requests.due(self._lacking, self._granted, self._clock()):
                     group.create_task(self._ask(ask), name="path-request")
                 await self._pause(LOOK)
 
     def _lacking(self, demand: Demand) -> Lack | None:
+        return lack(self._paths(demand), self._works, self._remaining)
+
+    def _granted(self, demand: Demand) -> Grant:
+        granted = [path for path in self._paths(demand) if path.serial is not None and path.limit != USUAL]
+        if not granted:
+            return UNLIMITED
+        refused = sum(self._police.traffic((path.first.neighbour, path.first.label)).refused for path in granted)
+        return Grant(min(path.limit.rate for path in granted), refused)
+
+    def _paths(self, demand: Demand) -> Sequence[Path]:
         if demand.service_class == SPLIT:
-            paths = self._table.shares_to(demand.destination)
-        else:
-            paths = self._table.paths_to(demand.destination, demand.service_class)
-        return lack(paths, self._works, self._remaining)
+            return self._table.shares_to(demand.destination)
+        return self._table.paths_to(demand.destination, demand.service_class)
 
     def _works(self, path: Path) -> bool:
         return self._up(path.first.neighbour) and not self._choice.on_probation(path)

@@ -18,29 +18,32 @@ from keyhaul.pressure.fair import Shares
 from keyhaul.runtime.group import Group
 from keyhaul.transport.interface import Calls, Peer, Routes
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
-from keyhaul.transport.messages.relay import Acknowledge, Deliver, Forward, Outcome, RelayFailure, Submit
+from keyhaul.transport.messages.relay import Acknowledge, Deliver, Expect, Forward, RelayFailure, Submit
 from keyhaul.transport.operations import (
     CARRIER_DELIVER,
-    CARRIER_OUTCOME,
+    CARRIER_EXPECT,
     CARRIER_SUBMIT,
     RELAY_ACKNOWLEDGE,
     RELAY_FORWARD,
 )
-from services.ckms.effects import FAILURES, DeliverBatch, Effect, SendAcknowledge, SendForward, TellOutcome
+from services.ckms.effects import (
+    FAILURES,
+    DeliverBatch,
+    Effect,
+    SendAcknowledge,
+    SendForward,
+    StopSending,
+    TellOutcome,
+)
+from services.ckms.outcomes import Outcomes
 from services.ckms.relay import Relay
-from services.ckms.returning import CALL_DEADLINE, FIRST_PAUSE, LONGEST_PAUSE, RelayLinks, Returning
+from services.ckms.returning import RelayLinks, Returning
 
 FORWARDS_PER_NEIGHBOUR = 512
 """Batches that wait for one neighbour's transport at a time; of one path no more than are left free. More are busy."""
 
 DELIVERIES = 512
 """Batches that wait for this node's AKMS at a time; of one path no more than are left free. More fail as busy."""
-
-OUTCOMES = 4_096
-"""Outcomes that wait for this node's AKMS at a time; the oldest of more are lost, and counted."""
-
-OUTCOME_PATIENCE = 30.0
-"""Seconds for which an outcome is offered to an AKMS that cannot be reached."""
 
 TICK = 0.05
 """Seconds between looks for what is late, while anything is in flight."""
@@ -74,13 +77,11 @@ class Carrier:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.outcomes_lost = 0
         self.on_submitted: Callable[[Submit], None] = lambda _: None
         self._relay = relay
         self._links = links
         self._akms = akms
         self._clock = clock
-        self._pause = pause
         self._group = Group()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -91,8 +92,8 @@ class Carrier:
         self._down_since: dict[str, float] = {}
         self._expecting: dict[str, ExitStack] = {}
         self._delivering = Shares(DELIVERIES)
-        self._telling = 0
         self._returning = Returning(links, self._begin_returning, clock=clock, pause=pause)
+        self._outcomes = None if akms is None else Outcomes(akms, self._begin, clock=clock, pause=pause)
 
     def serve(self, routes: Routes) -> None:
         """Register the handlers of the links, and of the AKMS's submissions where there is one."""
@@ -100,6 +101,7 @@ class Carrier:
         self._links.serve(RELAY_ACKNOWLEDGE, self._on_acknowledge)
         if self._akms is not None:
             routes.add(CARRIER_SUBMIT, self._on_submit)
+            routes.add(CARRIER_EXPECT, self._on_expect)
 
     async def run(self) -> None:
         """Own all tasks and the deadlines, until `close`; an unexpected exception in any task ends it."""
@@ -117,9 +119,14 @@ class Carrier:
         """Of all neighbours."""
         return self._returning.lost
 
+    @property
+    def outcomes_lost(self) -> int:
+        """That never reached this node's AKMS."""
+        return 0 if self._outcomes is None else self._outcomes.lost
+
     async def drain(self, seconds: float) -> bool:
         """Refuse what is new and wait for what is in flight; return whether all of it ended in time."""
-        self._draining = self._returning.draining = True
+        self._refuse_new()
         try:
             async with asyncio.timeout(seconds):
                 while self._relay.in_flight or self._tasks:
@@ -128,9 +135,15 @@ class Carrier:
             return False
         return True
 
+    def _refuse_new(self) -> None:
+        self._draining = self._returning.draining = True
+        if self._outcomes is not None:
+            self._outcomes.draining = True
+
     def close(self) -> None:
         """End `run`; what is still in flight is dropped."""
-        self._draining = self._returning.draining = True
+        self._refuse_new()
+        self._relay.combining.wipe()
         self._stop.set()
 
     def ready(self, neighbour: str, length: int) -> bool:
@@ -141,11 +154,19 @@ class Carrier:
         status = link.status()
         return not length or status.suite != "otp" or status.outgoing.payload_available >= length + OTP_TAG
 
-    async def _on_submit(self, peer: Peer, request: Submit) -> Accepted:
+    def _only_own_akms(self, peer: Peer) -> None:
         if self._akms is None or peer.name != self._akms.peer:
             raise ServiceError(ErrorCode.FORBIDDEN, "only the AKMS of this node submits here")
         if self._draining or not self._group.takes:
             raise ServiceError(ErrorCode.UNREACHABLE, "this service is stopping")
+
+    async def _on_expect(self, peer: Peer, request: Expect) -> Accepted:
+        self._only_own_akms(peer)
+        self._apply(self._relay.expect(request, self._clock()))
+        return Accepted()
+
+    async def _on_submit(self, peer: Peer, request: Submit) -> Accepted:
+        self._only_own_akms(peer)
         self._apply(self._relay.submit(request, self.ready, self._clock()))
         self.on_submitted(request)
         return Accepted()
@@ -171,17 +192,23 @@ class Carrier:
                 case SendAcknowledge():
                     self._returning.add(effect)
                 case TellOutcome():
-                    self._begin_telling(effect)
+                    assert self._outcomes is not None  # only the AKMS submits
+                    self._outcomes.add(effect)
+                case StopSending():
+                    self._stop_sending(effect.references)
         self._taken.set()
 
     def _begin_forward(self, effect: SendForward) -> None:
+        if not self._relay.waits(effect.message.reference):
+            self._relay.unsent(effect.message.reference)
+            return
         waiting = self._forwarding.setdefault(effect.neighbour, Shares(FORWARDS_PER_NEIGHBOUR))
         if waiting.take(effect.flow):
             task = self._begin(self._forward(effect), "carrier-forward")
             if task is not None:
                 self._sending[effect.message.reference] = task
                 # Not in the task: one that is cancelled before its first step never runs.
-                task.add_done_callback(lambda _: self._forwarded(effect))
+                task.add_done_callback(lambda done: self._forwarded(effect, sent=not done.cancelled()))
                 return
             waiting.give_back(effect.flow)
         self._apply(self._relay.failed(effect.message.reference, RelayFailure.BUSY, self._clock()))
@@ -194,9 +221,18 @@ class Carrier:
             failure = FAILURES.get(error.code, RelayFailure.UNREACHABLE)
             self._apply(self._relay.failed(effect.message.reference, failure, self._clock()))
 
-    def _forwarded(self, effect: SendForward) -> None:
+    def _forwarded(self, effect: SendForward, *, sent: bool) -> None:
         self._forwarding[effect.neighbour].give_back(effect.flow)
         self._sending.pop(effect.message.reference, None)
+        if not sent:
+            self._relay.unsent(effect.message.reference)
+
+    def _stop_sending(self, references: Iterable[str]) -> None:
+        """End sending, with its bits, what nobody waits for any more."""
+        for reference in references:
+            task = self._sending.get(reference)
+            if task is not None and not self._relay.waits(reference):
+                task.cancel()
 
     def _remaining(self, deadline: float) -> float:
         remaining = deadline - self._clock()
@@ -215,38 +251,13 @@ class Carrier:
         assert self._akms is not None  # the table has no entry that delivers here without one
         failure: RelayFailure | None = None
         try:
-            message = Deliver(batch=effect.batch, bits=effect.bits)
+            message = Deliver(batch=effect.batch, bits=effect.bits, shares=effect.shares)
             await self._akms.call(CARRIER_DELIVER, message, deadline=self._remaining(effect.deadline))
         except ServiceError as error:
             failure = FAILURES.get(error.code, RelayFailure.REFUSED)
         finally:
             self._delivering.give_back(effect.flow)
         self._apply(self._relay.finished(effect.reference, failure, self._clock()))
-
-    def _begin_telling(self, effect: TellOutcome) -> None:
-        if self._telling < OUTCOMES and self._begin(self._tell(effect), "carrier-outcome") is not None:
-            self._telling += 1
-        else:
-            self.outcomes_lost += 1
-
-    async def _tell(self, effect: TellOutcome) -> None:
-        assert self._akms is not None  # only the AKMS submits
-        given_up = self._clock() + OUTCOME_PATIENCE
-        pause = FIRST_PAUSE
-        try:
-            while True:
-                try:
-                    message = Outcome(batch=effect.batch, failure=effect.failure)
-                    await self._akms.call(CARRIER_OUTCOME, message, deadline=CALL_DEADLINE)
-                    return
-                except ServiceError as error:
-                    if self._draining or error.code not in FAILURES or self._clock() + pause >= given_up:
-                        self.outcomes_lost += 1
-                        return
-                await self._pause(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-        finally:
-            self._telling -= 1
 
     def _begin_returning(self, work: Coroutine[Any, Any, None]) -> bool:
         return self._begin(work, "carrier-acknowledge") is not None
@@ -271,7 +282,7 @@ class Carrier:
             for neighbour in self._lost(awaited, now):
                 effects += self._relay.lost(neighbour, now)
             if effects:
-                self._drop_settled()
+                self._stop_sending(self._sending)
             self._apply(effects)
 
     def _expect(self, awaited: set[str]) -> None:
@@ -287,9 +298,3 @@ class Carrier:
         down = {neighbour for neighbour in awaited if not self._links.to(neighbour).up}
         self._down_since = {neighbour: self._down_since.get(neighbour, now) for neighbour in down}
         return [neighbour for neighbour, since in self._down_since.items() if now - since >= DOWN_GRACE]
-
-    def _drop_settled(self) -> None:
-        """End sending, with its bits, what has failed meanwhile."""
-        for reference, task in self._sending.items():
-            if not self._relay.waits(reference):
-                task.cancel()

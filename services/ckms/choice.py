@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from keyhaul.transport.messages.relay import RelayFailure
 from services.ckms.forwarding import Hop, Path
 
 FIRST_PROBATION = 5.0
@@ -125,6 +126,21 @@ class PathChoice:
         record = self._records.get(path.first)
         if record is not None and sent_at >= record.failed_at:
             del self._records[path.first]
+
+    def untried(self, path: Path, sent_at: float) -> None:
+        """A submission that was to take this path at `sent_at` never left, for no fault of the path."""
+        record = self._records.get(path.first)
+        if record is not None and record.tried_at == sent_at:
+            record.tried_at = None
+
+    def judge(self, path: Path, failure: RelayFailure | None, sent_at: float, now: float) -> None:
+        """What became of a submission that took this path at `sent_at`."""
+        # A refusal is the far end's: the path itself led there.
+        if failure is None or failure is RelayFailure.REFUSED:
+            self.worked(path, sent_at)
+        # One that is too busy is no worse than the others: to go round it would only carry the load elsewhere.
+        elif failure is not RelayFailure.BUSY or self.on_probation(path):
+            self.failed(path, sent_at, now)
 
     def forget(self, paths: Sequence[Path]) -> None:
         """Drop what is remembered of all paths but these: the table was replaced."""

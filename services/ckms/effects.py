@@ -38,6 +38,8 @@ class DeliverBatch:
     deadline: float
     flow: str = ""
     """As in `SendForward`."""
+    shares: int = 1
+    """Over how many paths it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +59,11 @@ class TellOutcome:
     failure: RelayFailure | None
 
 
-Effect = SendForward | DeliverBatch | SendAcknowledge | TellOutcome
+@dataclass(frozen=True, slots=True)
+class StopSending:
+    """Do not send these any more where they have not left; of those that have not, call `Relay.unsent`."""
+
+    references: tuple[str, ...]
+
+
+Effect = SendForward | DeliverBatch | SendAcknowledge | TellOutcome | StopSending

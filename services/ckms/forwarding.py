@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NewType
 
-from keyhaul.keys.grants import SERVICE_CLASSES
+from keyhaul.keys.grants import SERVICE_CLASSES, SPLIT
 from services.ckms.policing import USUAL, Limit
 
 PathLabel = NewType("PathLabel", str)
 """16 hexadecimal digits that name a path on one hop; the next hop knows it under another."""
-
-SPLIT = "split"
-"""The class whose keys go as shares over paths that meet nowhere; no other path ever carries them."""
 
 _LABEL = re.compile(r"[0-9a-f]{16}")
 
@@ -146,6 +144,17 @@ class ForwardingTable:
         """
         self.amend((*self.entries, *self.paths), (*entries, *paths))
 
+    def configure(self, neighbours: Iterable[str], entries: Iterable[Entry], paths: Iterable[Path]) -> None:
+        """Put other neighbours, and another configuration's rows, in the place of the former; statements' rows stay.
+
+        Raises:
+            InvalidForwarding: one of the rows is wrong; nothing has changed.
+        """
+        rows: tuple[Row, ...] = (*self.entries, *self.paths)
+        static = [row for row in rows if row.serial is None]
+        with self._rows.among(frozenset(neighbours)):
+            self.amend(static, (*entries, *paths))
+
     def amend(self, former: Iterable[Row], latter: Iterable[Row]) -> None:
         """Put rows in the place of others, all or none; what it costs does not grow with the table.
 
@@ -180,6 +189,16 @@ class _Rows:
         self._leaving: set[Hop] = set()
         self._shares: dict[tuple[str, str], set[Path]] = {}
         """By group and first neighbour."""
+
+    @contextmanager
+    def among(self, neighbours: frozenset[str]) -> Iterator[None]:
+        """Have these neighbours from now on; the former ones again if that fails."""
+        before, self._neighbours = self._neighbours, neighbours
+        try:
+            yield
+        except InvalidForwarding:
+            self._neighbours = before
+            raise
 
     def exchange(self, former: tuple[Row, ...], latter: tuple[Row, ...]) -> None:
         """Take rows out and others in.
@@ -237,6 +256,10 @@ class _Rows:
             faults.append(f"delivers here, but {self._own} has no AKMS")
         if entry.next is None and entry.detour is not None:
             faults.append("has a detour though it delivers here")
+        if entry.service_class == SPLIT and entry.detour is not None:
+            faults.append("has a detour, where another share may pass")
+        if entry.service_class == SPLIT and entry.serial is None:
+            faults.append("is for class split: who says which paths meet nowhere is the controller alone")
         for hop in _hops(entry):
             faults += self._faults_of_hop(hop)
             if hop.neighbour == entry.previous:

@@ -65,7 +65,7 @@ class Installed:
         own: this CKMS's service id.
         incarnation: of this process; random.
         keys: the pinned statement keys of the controllers.
-        table: holds what the configuration says; nobody else changes it from now on.
+        table: holds what the configuration says; of the rest nobody else changes anything from now on.
         hard_limit: seconds.
     """
 

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from services.ckms.carrier import Carrier
 from services.ckms.relay import Relay
+from services.ckms.requesting import PathRequests
 from services.ckms.steering import Steering
 
 
@@ -33,6 +34,16 @@ class CarrierCollector(Collector):
         yield CounterMetricFamily(
             "keyhaul_ckms_stray_acknowledgements", "Acknowledgements for nothing in flight", value=counts.strays
         )
+        yield CounterMetricFamily("keyhaul_ckms_divided", "Batches of the AKMS sent in shares", value=counts.divided)
+        yield CounterMetricFamily("keyhaul_ckms_divided_bytes", "CN key bytes of these", value=counts.divided_bytes)
+        yield CounterMetricFamily("keyhaul_ckms_share_bytes", "Bytes of their shares", value=counts.share_bytes)
+        combining = self._relay.combining
+        yield CounterMetricFamily("keyhaul_ckms_combined", "Batches put together of shares", value=combining.completed)
+        spoiled = CounterMetricFamily("keyhaul_ckms_shares_spoiled", "Shares given up, by reason", labels=["reason"])
+        for reason_given, given in combining.spoiled.items():
+            spoiled.add_metric([reason_given.value], given)
+        yield spoiled
+        yield GaugeMetricFamily("keyhaul_ckms_shares_waiting", "Shares that wait for others", value=combining.waiting)
         failures = CounterMetricFamily("keyhaul_ckms_failures", "Batches that failed, by reason", labels=["reason"])
         for reason, number in counts.failures.items():
             failures.add_metric([reason.value], number)
@@ -52,6 +63,29 @@ class CarrierCollector(Collector):
         yield GaugeMetricFamily(
             "keyhaul_ckms_in_flight", "Batches that wait for their outcome", value=self._relay.in_flight
         )
+
+
+class PriceCollector(Collector):
+    """What CN keys cost that are submitted here, as the controller told with their paths."""
+
+    def __init__(self, requests: PathRequests) -> None:
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric with its present value."""
+        labels = ["destination", "service_class"]
+        paid = GaugeMetricFamily(
+            "keyhaul_ckms_link_key_price", "Bits of link key for each bit of CN key while nothing fails", labels=labels
+        )
+        single = GaugeMetricFamily(
+            "keyhaul_ckms_link_key_price_undivided", "The same over the best single path, of class split", labels=labels
+        )
+        for demand, price in self._requests.prices.items():
+            paid.add_metric([demand.destination, demand.service_class], price.paid)
+            if price.undivided:
+                single.add_metric([demand.destination, demand.service_class], price.undivided)
+        yield paid
+        yield single
 
 
 class SteeringCollector(Collector):

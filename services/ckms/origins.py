@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.ckms.forwarding import Path
 
@@ -10,12 +10,23 @@ OWN_AKMS = ""
 """Where a batch came from that this node's AKMS submitted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Submission:
-    """A batch came from this node's AKMS; `path` is the one it took, None where there was none."""
+    """A batch came from this node's AKMS."""
 
     batch: str
-    path: Path | None
+    open: set[str] = field(default_factory=set)
+    """References of what was sent of it, one or (class split) one for each share, while their outcome is not known."""
+    failed: bool = False
+    """Whether one of them failed: then all have, and the AKMS was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What was sent of a submission over one path: all of it, or a share."""
+
+    submission: Submission
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,7 @@ class Upstream:
 class InFlight:
     """A batch whose outcome is not known yet."""
 
-    origin: Submission | Upstream
+    origin: Own | Upstream
     next: str | None
     """The neighbour whose acknowledgement is awaited; None: the AKMS of this node."""
     since: float

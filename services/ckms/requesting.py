@@ -1,4 +1,5 @@
-"""When a CKMS asks the controller for a path: while somebody uses a class for which the paths are missing or ending.
+"""When a CKMS asks the controller for a path: while somebody uses a class for which the paths are missing, ending, or
+granted for less than is used.
 
 Sans-IO: time (`now`, seconds of a monotonic clock) and randomness are arguments. A demand is a destination and a class
 that this node's AKMS has submitted for of late; of each one request is under way at most. What is refused, or not
@@ -8,6 +9,7 @@ ask in step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +17,7 @@ from enum import StrEnum
 from keyhaul.randomness import Source, fraction
 from keyhaul.transport.messages.path import PathReply, PathRequest
 from services.ckms.forwarding import Path
+from services.ckms.usage import Usage
 
 MAXIMUM_DEMANDS = 1_024
 """Destinations and classes in demand at a time; of more the one that was used longest ago is forgotten."""
@@ -25,11 +28,14 @@ MAXIMUM_UNDER_WAY = 16
 REMEMBERED = 900.0
 """Seconds for which a demand stands after its last submission."""
 
-HORIZON = 60.0
-"""Seconds over which the wanted rate is averaged."""
-
-LEAST_RATE = 64.0
+LEAST_RATE = 16.0
 """Bytes a second: less is never asked for."""
+
+GROWTH = 1.25
+"""How many times what is granted to ask for, at least, where that turned out to be too little."""
+
+RAISING = 10.0
+"""Seconds before more is asked for again: the average must have followed what was granted."""
 
 SETTLING = 2.0
 """Seconds within which the statements are expected to follow an answer."""
@@ -41,8 +47,9 @@ LONGEST_PAUSE = 60.0
 SPREAD = 10.0
 """Seconds over which renewals of what came together are spread."""
 
-LONGEST_WAIT = 3_600.0
-"""Seconds: a controller's earliest time counts no further."""
+LONGEST_WAIT = 60.0
+"""Seconds: a controller's earliest time counts no further. It says when promises to others end; links that were away
+may yield again long before."""
 
 
 class Need(StrEnum):
@@ -54,6 +61,12 @@ class Need(StrEnum):
     """There are some, and all of them fail."""
     ENDING = "ending"
     """Half of the lifetime of one is over."""
+    NARROW = "narrow"
+    """More is used than they are granted for, or this node refused what was submitted."""
+
+
+PATIENT = (Need.ENDING, Need.NARROW)
+"""Needs that others go before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +94,43 @@ class Ask:
     request: PathRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Bits of link key that a bit of CN key costs."""
+
+    paid: float
+    undivided: float
+    """Of class split: what it would be over the best single path; 0 of other classes."""
+
+
 @dataclass(slots=True)
 class _State:
     used_at: float
-    rate: float = 0.0
-    """Bytes a second, on average before `used_at`."""
+    usage: Usage
+    refused: int = 0
+    """Batches that the present paths had refused when it was asked last."""
+    offered: float | None = None
+    """Bytes a second to ask for where more was refused just now: half of what would be granted; others want some."""
+    price: Price | None = None
+    """Of the paths that it was given."""
     need: Need | None = None
     """Found at the last look."""
     under_way: bool = False
     not_before: float = 0.0
     pause: float = FIRST_PAUSE
 
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the paths of a demand may carry."""
+
+    rate: float = math.inf
+    """Bytes a second."""
+    refused: int = 0
+    """Batches that this node refused because they would have been more."""
+
+
+UNLIMITED = Grant()
 
 Works = Callable[[Path], bool]
 """Whether a path works: the link to its first hop is up, and it is not on probation."""
@@ -126,6 +165,20 @@ def _share_is_gone(broken: Path, stated: Iterable[Path], works: Works) -> bool:
     return not any(works(path) for path in stated if (path.group, path.share) == (broken.group, broken.share))
 
 
+def _outgrown(state: _State, grant: Grant, now: float) -> Lack | None:
+    """Whether a demand uses more than its paths may carry."""
+    narrow = grant.refused > state.refused or state.usage.lately(now) > grant.rate
+    return Lack(Need.NARROW) if narrow else None
+
+
+def _wanted(state: _State, grant: Grant, need: Need, now: float) -> float:
+    """The rate to ask for, bytes a second."""
+    rate = state.usage.rate(now)
+    if need is Need.NARROW:
+        rate = max(rate, GROWTH * grant.rate)
+    return max(LEAST_RATE, rate if state.offered is None else min(rate, state.offered))
+
+
 @dataclass(slots=True)
 class PathRequests:
     """Which demands there are, and which of them to ask for now."""
@@ -138,6 +191,11 @@ class PathRequests:
         """What is in demand, the one used longest ago first."""
         return tuple(self._demands)
 
+    @property
+    def prices(self) -> dict[Demand, Price]:
+        """What CN keys cost, of the demands whose paths the controller told that of."""
+        return {demand: state.price for demand, state in self._demands.items() if state.price is not None}
+
     def used(self, destination: str, service_class: str, length: int, now: float) -> None:
         """This node's AKMS submitted `length` bytes."""
         demand = Demand(destination, service_class)
@@ -145,16 +203,19 @@ class PathRequests:
         if state is None:
             if len(self._demands) >= MAXIMUM_DEMANDS:
                 del self._demands[next(iter(self._demands))]
-            state = _State(now)
-        state.rate = state.rate * max(0.0, 1 - (now - state.used_at) / HORIZON) + length / HORIZON
+            state = _State(now, Usage(now))
+        state.usage.add(length, now)
         state.used_at = now
         self._demands[demand] = state
 
-    def due(self, lacking: Callable[[Demand], Lack | None], now: float) -> list[Ask]:
+    def due(
+        self, lacking: Callable[[Demand], Lack | None], granted: Callable[[Demand], Grant], now: float
+    ) -> list[Ask]:
         """What to ask for now.
 
         Args:
             lacking: what the paths of a demand want for now, see `lack`.
+            granted: what they may carry.
             now: seconds.
         """
         for demand in [one for one, state in self._demands.items() if now - state.used_at > REMEMBERED]:
@@ -164,21 +225,24 @@ class PathRequests:
         for demand, state in self._demands.items():
             if state.under_way:
                 continue
-            found = lacking(demand)
+            grant = granted(demand)
+            state.refused = min(state.refused, grant.refused)
+            found = lacking(demand) or _outgrown(state, grant, now)
             self._look(state, None if found is None else found.need, now)
             if found is None or now < state.not_before:
                 continue
             request = PathRequest(
                 destination=demand.destination,
                 service_class=demand.service_class,
-                rate=max(LEAST_RATE, state.rate),
+                rate=_wanted(state, grant, found.need, now),
                 failed=found.failed,
             )
             asked.append((found.need, Ask(demand, request)))
-        asked.sort(key=lambda one: one[0] is Need.ENDING)
+        asked.sort(key=lambda one: one[0] in PATIENT)
         taken = [ask for _, ask in asked[: max(0, free)]]
         for ask in taken:
-            self._demands[ask.demand].under_way = True
+            state = self._demands[ask.demand]
+            state.under_way, state.refused = True, granted(ask.demand).refused
         return taken
 
     def answered(self, demand: Demand, reply: PathReply, now: float) -> None:
@@ -187,9 +251,14 @@ class PathRequests:
         if state is None:
             return
         state.under_way = False
+        offered, state.offered = state.offered, None
+        if reply.price or reply.refusal is not None:
+            state.price = Price(reply.price, reply.undivided) if reply.price else None
         if reply.refusal is None:
             # Statements that do not come are as good as no answer: the next look finds out.
-            self._pause(state, SETTLING, now)
+            self._pause(state, RAISING if state.need is Need.NARROW else SETTLING, now)
+        elif offered is None and reply.rate >= LEAST_RATE:
+            state.offered, state.not_before = max(LEAST_RATE, reply.rate / 2), now
         else:
             self._pause(state, min(LONGEST_WAIT, max(0.0, reply.earliest_s)), now)
 
@@ -206,7 +275,7 @@ class PathRequests:
             state.pause = FIRST_PAUSE
         elif need is Need.ENDING and state.need is None:
             state.not_before = max(state.not_before, now + SPREAD * fraction(self.source))
-        elif need is not Need.ENDING and state.need is Need.ENDING:
+        elif need not in PATIENT and state.need in PATIENT:
             state.pause, state.not_before = FIRST_PAUSE, now
         state.need = need
 

@@ -7,38 +7,36 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
-
 from keyhaul.config.loader import resolve
-from keyhaul.config.services import CkmsConfig, ForwardingEntry, PathSection
+from keyhaul.config.services import CkmsConfig
 from keyhaul.identity.errors import IdentityError
 from keyhaul.identity.files import ServiceIdentity
 from keyhaul.identity.keys import load_link_public
 from keyhaul.identity.names import ServiceName
 from keyhaul.link.commands import LinkCommands
 from keyhaul.link.links import Links
-from keyhaul.link.module import module_client
 from keyhaul.randomness import identifier, random_bytes
 from keyhaul.runtime.interface import Role, Runtime, StartError
 from keyhaul.store.embedded import EmbeddedStore
 from keyhaul.transport.channel import Channel
 from keyhaul.transport.interface import Routes
 from keyhaul.transport.listener import Listener
-from keyhaul.transport.tls import service_client, service_server
+from keyhaul.transport.tls import TlsContext, service_client, service_server
 from services.ckms.agent.parts import AgentLink, Parts
 from services.ckms.asking import Asking
 from services.ckms.carrier import Carrier
 from services.ckms.choice import PathChoice
 from services.ckms.commands import Answers
-from services.ckms.forwarding import Entry, ForwardingTable, Hop, InvalidForwarding, PathLabel
-from services.ckms.forwarding import Path as CarrierPath
+from services.ckms.forwarding import ForwardingTable
 from services.ckms.installed import Installed
-from services.ckms.metrics import CarrierCollector, SteeringCollector
-from services.ckms.policing import Limit
+from services.ckms.metrics import CarrierCollector, PriceCollector, SteeringCollector
+from services.ckms.neighbours import Neighbours, prepare
 from services.ckms.relay import Relay
+from services.ckms.reloading import TABLES, Reload
 from services.ckms.requesting import PathRequests
 from services.ckms.schema import SCHEMA
 from services.ckms.statement_store import StatementStore
+from services.ckms.static import configure
 from services.ckms.steering import Steering
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class CkmsRole:
         try:
             identity = ServiceIdentity.load(config.identity, directory, own)
             link_key = identity.link_key()
-            peer_keys = [load_link_public(resolve(directory, link.peer_link_key)) for link in config.link]
+            prepared = [prepare(section, directory) for section in config.link]
             servers = [] if config.controller is None else config.controller.server
             statement_keys = [load_link_public(resolve(directory, server.statement_key)) for server in servers]
         except IdentityError as error:
@@ -80,7 +78,12 @@ class CkmsRole:
             closing.push_async_callback(store.close)
             routes = Routes()
             links = Links(own, routes, store, link_key, runtime, directory=directory)
-            channels, told = await _join(own, config, directory, identity, links, peer_keys, runtime, closing)
+            tls = service_client(identity)
+            neighbours = Neighbours(own, directory, identity, tls, links, runtime)
+            closing.push_async_callback(neighbours.close)
+            for one in prepared:
+                await neighbours.join(one)
+            akms, controllers = await _dial(own, config, tls, runtime, closing)
             choice = PathChoice()
             steering: Steering | None = None
             if config.controller is not None:
@@ -91,13 +94,19 @@ class CkmsRole:
                     links.on_store_older(link.id, steering.found_older)
                 closing.push_async_callback(_end, runtime.task(steering.run(), "steering"))
             relay = Relay(table, choice, random_bytes)
-            akms = channels[config.akms.service] if config.akms is not None else None
             carrier = Carrier(relay, links, akms)
             carrier.serve(routes)
             if steering is not None and akms is not None:
-                controllers = [channels[server.service] for server in servers]
+                requests = PathRequests(random_bytes)
+                runtime.registry.register(PriceCollector(requests))
                 asking = Asking(
-                    PathRequests(random_bytes), controllers, table, choice, steering, lambda to: carrier.ready(to, 0)
+                    requests,
+                    controllers,
+                    table,
+                    choice,
+                    relay.police,
+                    steering,
+                    lambda to: carrier.ready(to, 0),
                 )
                 carrier.on_submitted = asking.submitted
                 closing.push_async_callback(_end, runtime.task(asking.run(), "asking"))
@@ -106,7 +115,9 @@ class CkmsRole:
             Answers(table, choice, relay.police).register(runtime)
             if steering is not None:
                 runtime.registry.register(SteeringCollector(steering))
-            agent = None if config.gnmi is None else _agent(own, told, Parts(relay, table, steering), runtime)
+            parts = Parts(relay, table, steering)
+            agent = None if config.gnmi is None else _agent(own, neighbours.told, parts, runtime)
+            runtime.on_reload(TABLES, Reload(directory, neighbours, links, parts, choice, agent).take)
             runtime.health(
                 lambda: {
                     "links": links.health(),
@@ -148,42 +159,24 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _join(
-    own: ServiceName,
-    config: CkmsConfig,
-    directory: Path,
-    identity: ServiceIdentity,
-    links: Links,
-    peer_keys: list[MLDSA65PublicKey],
-    runtime: Runtime,
-    closing: AsyncExitStack,
-) -> tuple[dict[str, Channel], list[AgentLink]]:
-    """Dial the neighbours, and the AKMS of this node with the controllers; make a link to each neighbour.
-
-    Returns who is dialled, and the links.
-    """
-    tls = service_client(identity)
-    channels: dict[str, Channel] = {}
-    told: list[AgentLink] = []
-    for section, peer_key in zip(config.link, peer_keys, strict=True):
-        if section.address is None:
-            raise StartError(f"link {section.id}: a CKMS dials its neighbours: give the neighbour's address")
-        neighbour = ServiceName.of(own.domain, section.neighbour)
-        channel = Channel(own, neighbour, section.address, tls, registry=runtime.registry)
-        channels[section.neighbour] = channel
-        module = module_client(section, directory, identity)
-        closing.push_async_callback(module.close)
-        told.append(AgentLink(section, links.add(section, channel, peer_key, module), module, channel))
-    if config.akms is not None:
-        akms = ServiceName.of(own.domain, config.akms.service)
-        channels[config.akms.service] = Channel(own, akms, config.akms.address, tls, registry=runtime.registry)
-        for server in [] if config.controller is None else config.controller.server:
-            controller = ServiceName.of(own.domain, server.service)
-            channels[server.service] = Channel(own, controller, server.address, tls, registry=runtime.registry)
-    for channel in channels.values():
+async def _dial(
+    own: ServiceName, config: CkmsConfig, tls: TlsContext, runtime: Runtime, closing: AsyncExitStack
+) -> tuple[Channel | None, list[Channel]]:
+    """Dial the AKMS of this node, and the controllers where there is one; without an AKMS nobody asks for paths."""
+    if config.akms is None:
+        return None, []
+    servers = [] if config.controller is None else config.controller.server
+    channels = [
+        Channel(own, ServiceName.of(own.domain, service), address, tls, registry=runtime.registry)
+        for service, address in (
+            (config.akms.service, config.akms.address),
+            *((server.service, server.address) for server in servers),
+        )
+    ]
+    for channel in channels:
         closing.push_async_callback(channel.close)
         await channel.start()
-    return channels, told
+    return channels[0], channels[1:]
 
 
 def _agent(own: ServiceName, told: list[AgentLink], parts: Parts, runtime: Runtime) -> Agent:
@@ -194,31 +187,9 @@ def _agent(own: ServiceName, told: list[AgentLink], parts: Parts, runtime: Runti
 
 
 def _forwarding(own: ServiceName, config: CkmsConfig) -> ForwardingTable:
-    neighbours = [link.neighbour for link in config.link]
-    table = ForwardingTable(own.id, neighbours, delivers=config.akms is not None)
-    if config.path and config.akms is None:
-        raise StartError("paths start only where an AKMS is: give the table [akms], or take out [[path]]")
-    try:
-        table.replace(map(_entry, config.entry), map(_path, config.path))
-    except InvalidForwarding as error:
-        raise StartError("the forwarding table has errors:\n" + "\n".join(error.errors)) from None
+    table = ForwardingTable(own.id, [link.neighbour for link in config.link], delivers=config.akms is not None)
+    configure(table, config)
     return table
-
-
-def _entry(section: ForwardingEntry) -> Entry:
-    if (section.next is None) != (section.next_label is None):
-        raise StartError(f"entry {section.label} from {section.previous}: next and next_label belong together")
-    onward = None
-    if section.next is not None and section.next_label is not None:
-        onward = Hop(section.next, PathLabel(section.next_label))
-    limit = Limit(section.rate, section.burst)
-    return Entry(PathLabel(section.label), section.previous, onward, section.service_class, limit)
-
-
-def _path(section: PathSection) -> CarrierPath:
-    first = Hop(section.next, PathLabel(section.label))
-    limit = Limit(section.rate, section.burst)
-    return CarrierPath(section.destination, section.rank, first, section.service_class, limit)
 
 
 ROLE: Role = CkmsRole()

@@ -126,6 +126,11 @@ class Steering:
         """Whether a controller that leads was heard of late."""
         return self._installed.in_contact(self.now())
 
+    @property
+    def changing(self) -> asyncio.Lock:
+        """Held while anything of the table changes."""
+        return self._changing
+
     def health(self) -> dict[str, Any]:
         """For the health page: who was accepted last, and what holds."""
         high = self.high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -13,8 +13,8 @@ from services.qkdm.module import Module
 class ModuleCollector(Collector):
     """Turns the modules' facts into metrics, by link."""
 
-    def __init__(self, modules: Iterable[Module]) -> None:
-        self._modules = list(modules)
+    def __init__(self, modules: Mapping[str, Module]) -> None:
+        self._modules = modules
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
@@ -26,7 +26,7 @@ class ModuleCollector(Collector):
         qber = GaugeMetricFamily("keyhaul_qkdm_qber_ratio", "Quantum bit error ratio of late.", labels=["link"])
         cut = GaugeMetricFamily("keyhaul_qkdm_cut", "Whether the link is cut.", labels=["link"])
         in_step = GaugeMetricFamily("keyhaul_qkdm_synchronised", "Whether the pair is in step.", labels=["link"])
-        for module in self._modules:
+        for module in tuple(self._modules.values()):
             facts, link = module.facts(), module.link
             generated.add_metric([link], facts["generated"])
             for reason, count in facts["dropped"].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from aaa.directory import replace
 from aaa.import_file import parse
 from aaa.service import AaaService
 from keyhaul.identity.names import Role, ServiceName, node_id
-from keyhaul.runtime.interface import LocalCommand
+from keyhaul.runtime.interface import LocalCommand, Take
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.messages.base import Message
 from keyhaul.transport.operations import Operation, Reply, Request
@@ -103,6 +103,9 @@ class FakeRuntime:
 
     def alarm(self, name: str, **facts: Any) -> None:
         self.alarms.append((name, facts))
+
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        raise AssertionError("only a restart brings another configuration")
 
     def ready(self) -> None:
         self.serving.set()

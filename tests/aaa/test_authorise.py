@@ -40,6 +40,14 @@ async def test_a_grant_says_route_and_terms_and_verifies_as_it_travels(bench: An
     assert len(grant.id) == 32
 
 
+@pytest.mark.parametrize("service_class", ["gold", "silver", "bronze", "split"])
+async def test_a_grant_says_the_class_of_the_contract_that_was_imported(bench: Any, service_class: str) -> None:
+    text = bench.text.replace('class = "gold"', f'class = "{service_class}"')
+    await bench.runtime.commands["import"]({"text": text, "name": "aaa.toml"})
+    signed = await authorise(bench, "akms-2", *BERLIN, "first-bonn-1")
+    assert verify(signed, bench.key.public_key()).service_class == service_class
+
+
 async def test_every_grant_has_an_id_of_its_own(bench: Any) -> None:
     first = await authorise(bench, "akms-2", *BERLIN, "first-bonn-1")
     second = await authorise(bench, "akms-2", *BERLIN, "first-bonn-1")

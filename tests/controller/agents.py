@@ -147,6 +147,7 @@ class Agent:
             "statement": [
                 {"serial": serial, "body": held.signed.body, "signature": held.signed.signature}
                 for serial, held in self.installed.held.items()
+                if held.drained is None
             ],
             "entry": [
                 {"previous": entry.previous, "label": entry.label, **self._common(entry)} for entry in self.entries
@@ -165,4 +166,8 @@ class Agent:
 
     def _common(self, row: Entry | Path) -> dict[str, Any]:
         assert row.serial is not None
-        return {"serial": row.serial, "remaining": int(self.installed.held[row.serial].remaining(self.clock))}
+        held = self.installed.held[row.serial]
+        return {
+            "serial": row.serial if held.drained is None else None,
+            "remaining": int(held.remaining(self.clock)),
+        }

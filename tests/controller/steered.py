@@ -44,7 +44,7 @@ class FakeRuntime:
     def ready(self) -> None:
         raise AssertionError("that is the role's to say")
 
-    health = command = ready
+    health = command = on_reload = ready
 
 
 @dataclass

@@ -100,6 +100,17 @@ async def test_no_answer_in_time_decides_nothing(agent: Agent, client: Client) -
     agent.answering.set()
 
 
+async def test_a_node_that_fails_after_it_took_statements_decides_nothing(
+    agent: Agent, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: float) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(agent.installed, "heard", fail)
+    assert (await send(client, signed(agent, ENTRY))).result is Result.UNKNOWN
+    assert len(agent.entries) == 1
+
+
 async def test_a_node_that_is_not_there_is_not_known_to_have_it(agent: Agent, twins: Twins) -> None:
     files = twins.files(CONTROLLER, crl=False)
     async with Client(free_address(), ServiceName.of(DOMAIN, NODE), files) as client:

@@ -141,6 +141,10 @@ def test_bytes_that_are_no_json_are_counted() -> None:
     for value in (b"", b"\xff", b"[" * 100_000):
         reported.take(Notice(1, (), (Update(parse(place()), value),)), 1.0)
     assert reported.unreadable == 3
+    assert reported.report.unreadable
+    reported.begin()
+    reported.take(told(place(), WHOLE), 2.0)
+    assert not reported.report.unreadable
 
 
 def test_a_node_cannot_make_more_than_so_much_be_kept() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from controller import recording, telemetry
 from controller.metrics import ControllerCollector
 from controller.northbound.interface import PathState
 from controller.service import ControllerService
-from controller.state import history, installed
-from controller.state.rollup import MINUTE, Summary
+from controller.state import events, history, installed
+from controller.state.leading import look
+from controller.state.rollup import MINUTE, Sample, Summary, samples
+from controller.steering.effects import Note
+from controller.topology import Discovery
 from keyhaul.database.errors import DatabaseUnavailable, OutcomeUnknown
 from keyhaul.transport.messages.path import PathRefusal
 from services.ckms.forwarding import Entry
+from services.ckms.held import HighWater
 from tests.controller.steered import LINKS, Net
 from tests.keyhaul.agents.gnmi.pki import Twins
 from tests.postgresql import PostgreSQL
@@ -238,6 +243,45 @@ async def test_what_links_measure_becomes_history(net: Net, monkeypatch: pytest.
     assert last.qber == pytest.approx(0.02)
 
 
+async def test_nothing_is_lost_when_the_service_is_stopped(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = 0
+
+    def counted(found: Discovery) -> list[Sample]:
+        nonlocal taken
+        taken += 1
+        return samples(found)
+
+    monkeypatch.setattr(recording, "SAMPLE", 0.02)
+    monkeypatch.setattr(recording, "samples", counted)
+    service = net.controller()
+    await ready(service)
+    await until(lambda: taken > 3)
+    term = service.term
+    assert term is not None
+    transact, last = service.leadership.transact, Note("test-event", "ckms-a")
+
+    async def stuck(work: Any) -> Any:
+        """The database answers nobody until the service is being stopped."""
+        if not stopping.is_set():
+            await stopping.wait()
+        return await transact(work)
+
+    stopping = asyncio.Event()
+    monkeypatch.setattr(service.leadership, "transact", stuck)
+    term._queue.append(last)
+    term._wake.set()
+    await until(lambda: not term._queue)
+    term._queue.append(replace(last, subject="ckms-b"))
+    stopping.set()
+    await net.stop(service)
+    database = net.databases[0]
+    told = await database.run(lambda c: events.after(c, 0))
+    assert [one.subject for one in told if one.kind == "test-event"] == ["ckms-a", "ckms-b"]
+    measured = await database.run(lambda c: history.read(c, MINUTE, "a-m", "ckms-m", 0, 2**40))
+    assert sum(one.up for one in measured.values()) > 0, "no minute was written before the end"
+    assert (await database.run(look)).holder == ""
+
+
 async def test_health_tells_who_leads_and_what_is_seen(net: Net) -> None:
     service = net.controller()
     await ready(service)
@@ -290,3 +334,17 @@ def freeze(monkeypatch: pytest.MonkeyPatch, service: ControllerService) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(service.leadership, "_do", never)
+
+
+async def test_a_database_that_is_older_than_the_nodes_gives_nothing_out_again(net: Net) -> None:
+    for number, agent in enumerate(net.agents.values()):
+        agent.installed.high = HighWater(epoch=9 + number, serial=5_000, doubt=False)
+    service = net.controller()
+    await until(lambda: (term := service.term) and all(map(term.steering.is_ready, net.agents)), 30.0)
+    epoch = service.leader().epoch
+    assert epoch is not None
+    assert epoch > 9 + number
+    assert "database-behind-nodes" in [name for name, _ in alarms(service)]
+    ask(service)
+    await until(lambda: len(net.agents["ckms-a"].paths) == 2)
+    assert all(agent.installed.high.epoch == epoch for agent in net.agents.values())

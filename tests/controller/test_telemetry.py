@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from controller import telemetry
+from controller.reported import SAMPLE
 from controller.telemetry import NodeState, Telemetry
 from tests.controller.agents import CONTROLLER, Agent, free_address, link
 from tests.keyhaul.agents.gnmi.pki import DOMAIN, Twins
@@ -187,3 +188,36 @@ async def test_a_node_that_freezes_is_given_up_and_followed_again_once_it_tells(
     await until(lambda: net.told.joined == ["ckms-1", "ckms-1"])
     await net.telemetry.close()
     await fibre.close()
+
+
+async def test_nodes_that_answer_nothing_take_no_turn_from_those_that_do(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few are dialled at once: one listens and never says a word, and is dialled again and again."""
+    monkeypatch.setattr(telemetry, "SILENCE", 2 * SAMPLE)
+    own = Telemetry(
+        DOMAIN,
+        net.twins.files(CONTROLLER, crl=False),
+        urgent=net.told.urgent.append,
+        joined=net.told.joined.append,
+        lost=net.told.lost.append,
+        at_once=1,
+    )
+    heard: list[asyncio.StreamWriter] = []
+    host, port = free_address().rsplit(":", 1)
+    mute = await asyncio.start_server(lambda _reader, writer: heard.append(writer), host, int(port))
+    try:
+        own.follow({"ckms-9": f"{host}:{port}"})
+        await until(lambda: len(heard) > 0)
+        own.follow({"ckms-9": f"{host}:{port}"} | {node: agent.address for node, agent in net.agents.items()})
+        await until(lambda: own.nodes["ckms-1"].state is own.nodes["ckms-2"].state is NodeState.TELLING)
+        await net.agents["ckms-1"].stop()
+        await until(lambda: own.nodes["ckms-1"].state is NodeState.DIALLING)
+        await net.agents["ckms-1"].start()
+        await until(lambda: own.nodes["ckms-1"].state is NodeState.TELLING)
+        assert own.nodes["ckms-9"].state is NodeState.DIALLING
+    finally:
+        await own.close()
+        for writer in heard:
+            writer.close()
+        mute.close()

@@ -8,13 +8,14 @@ from math import inf, nan
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.belief import BOUND, Kind
 from controller.facts import FRESH, LinkFacts, NodeReport, PoolFacts, Received
 from controller.planned import MalformedPlan, PlannedLink, PlannedNetwork, PlannedNode
-from controller.topology import Discovery, LinkState, discover
+from controller.reporters import STRAYS
+from controller.topology import LOOK, Discovery, LinkFinding, LinkState, discover
 from controller.view import Direction, Link
 
 SUITES = frozenset({"otp", "aes-256-gcm"})
@@ -68,7 +69,7 @@ def kinds(found: Discovery) -> dict[str, set[Kind]]:
 
 
 def test_a_network_as_planned_has_no_disagreement_and_a_view_with_all_of_it() -> None:
-    found = discover(PLAN, reports(0), 0, quarantined={"ckms-16"}, reserved={("8-9", "ckms-9"): 77})
+    found = discover(PLAN, reports(0), 0, quarantined={"ckms-16"})
     assert found.disagreements == ()
     assert {link: finding.state for link, finding in found.links.items()} == dict.fromkeys(("8-9", "8-16"), "found")
     pool = Direction(rate=9_000, pool=8 * (500_000 - 4_096), capacity=8_000_000)
@@ -84,9 +85,8 @@ def test_a_network_as_planned_has_no_disagreement_and_a_view_with_all_of_it() ->
         latency_s=350e-6,
         stream=9_000,
         ab=pool,
-        ba=replace(pool, reserved=77),
+        ba=pool,
     )
-    assert link.spare(link.ab) == 9_000 - 77
     assert [node.quarantined for node in found.view.nodes] == [False, False, True]
     assert {node.jurisdiction for node in found.view.nodes} == {"DE"}
     assert found.links["8-9"].belief.qber == 0.02
@@ -200,6 +200,21 @@ def test_what_no_plan_knows_is_told_and_in_no_view() -> None:
     assert [node.id for node in found.view.nodes] == [node.id for node in PLAN.nodes]
     assert len(found.view.links) == 2
     assert "9-77" not in kinds(discover(PLAN, told, FRESH + 1)), "nobody says so any more"
+
+
+def test_a_node_that_tells_of_a_thousand_links_is_told_of_in_a_few_words() -> None:
+    told = reports(0)
+    strays = [replace(END, neighbour=f"ckms-x{number}", id=f"x-{number}") for number in range(1_000)]
+    told["ckms-9"] = report("ckms-9", 0, replace(END, neighbour="ckms-8"), *strays)
+    found = discover(PLAN, told, 0)
+    assert len(found.disagreements) == STRAYS + 1
+    assert kinds(found)["ckms-9"] == {Kind.UNPLANNED}
+
+
+def test_a_node_whose_words_cannot_be_read_is_told_of() -> None:
+    told = reports(0)
+    told["ckms-9"] = replace(told["ckms-9"], unreadable=True)
+    assert kinds(discover(PLAN, told, 0)) == {"ckms-9": {Kind.NONSENSE}}
 
 
 def test_a_view_that_did_not_change_is_the_same_and_a_new_plan_numbers_anew() -> None:
@@ -330,6 +345,106 @@ def test_not_even_both_ends_are_believed_beyond_the_bounds_of_the_plan(
             assert 0 <= direction.pool <= direction.capacity <= BOUND * plan.capacity
         assert link.suites <= plan.suites
         assert link.latency_s <= 5.0
+
+
+RING = PlannedNetwork(
+    tuple(PlannedNode(f"n{number}") for number in range(4)),
+    tuple(
+        PlannedLink(f"n{a}-n{b}", f"n{a}", f"n{b}", rate=10_000, capacity=8_000_000, suites=SUITES)
+        for a, b in ((0, 1), (1, 2), (2, 3), (3, 0), (0, 2))
+    ),
+)
+NAMES = st.sampled_from([node.id for node in RING.nodes])
+Telling = tuple[str, str, dict[str, LinkFacts | None]]
+GOOD = st.sampled_from(
+    [
+        replace(END, rate=rate, outgoing=pool, incoming=pool)
+        for rate in (0, 9_000, 5_000)
+        for pool in (POOL, replace(POOL, available=90_000))
+    ]
+)
+ENDS = st.one_of(GOOD, GOOD, GOOD, st.none(), LIES)
+
+
+@st.composite
+def telling(draw: st.DrawFn) -> Telling:
+    """A node, what it calls itself, and what it says of links to some others: facts, or that there is none."""
+    node = draw(st.one_of(NAMES, NAMES, NAMES, st.just("n9")))
+    neighbours = [other for link in RING.links if node in (link.a, link.b) for other in (link.a, link.b)]
+    others = draw(st.one_of(st.just({*neighbours}), st.sets(st.one_of(NAMES, st.just("n7")), max_size=2))) - {node}
+    facts: dict[str, LinkFacts | None] = {}
+    for other in sorted(others):
+        told = draw(ENDS)
+        between = next((link.id for link in RING.links if {link.a, link.b} == {node, other}), "none")
+        facts[other] = told and replace(told, neighbour=other, id=between if told.id == "8-9" else told.id)
+    return node, draw(st.sampled_from(["", node, node, node, "n1"])), facts
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.one_of(st.sampled_from([0.0, 0.02, 1.0, FRESH, FRESH + 0.1]), st.floats(0, 7)),
+        st.lists(telling(), max_size=6),
+        st.one_of(st.just(set[str]()), st.sets(NAMES, max_size=1)),
+        st.one_of(st.just(set[str]()), st.sets(NAMES, max_size=1)),
+    ),
+    min_size=3,
+    max_size=9,
+)
+
+
+@given(STEPS)
+@settings(max_examples=150)
+def test_what_is_found_of_what_changed_is_what_is_found_of_everything(
+    steps: list[tuple[float, list[Telling], set[str], set[str]]],
+) -> None:
+    """Whatever is told, and by whom; only the means of links of which nobody tells anything new may be a second old."""
+    now, told = 100.0, dict[str, NodeReport]()
+    whole: Discovery | None = None
+    found: Discovery | None = None
+    for pause, messages, gone, quarantined in steps:
+        now += pause
+        changed = {node for node, _, _ in messages} | gone
+        for node, called, facts in messages:
+            links = dict(told[node].links) if node in told else {}
+            links |= {other: Received(one, now) for other, one in facts.items() if one is not None}
+            links = {other: one for other, one in links.items() if facts.get(other, one) is not None}
+            told[node] = NodeReport(node, now, called, links=links)
+        for node in gone:
+            told.pop(node, None)
+        scratch = discover(RING, told, now, quarantined=quarantined)
+        whole = discover(RING, dict(told), now, whole, quarantined=quarantined)
+        found = discover(RING, dict(told), now, found, quarantined=quarantined, changed=changed)
+        for other in (scratch, whole):
+            assert set(found.nodes) == set(other.nodes)
+            assert found.view.nodes == other.view.nodes
+            assert list(found.links) == list(other.links)
+            for name, finding in found.links.items():
+                known = other.links[name]
+                assert finding.state == known.state
+                assert finding.disagreements == known.disagreements
+                assert finding.belief == known.belief
+        for name, finding in found.links.items():
+            known, link, other_link = whole.links[name], found.view.link(name), whole.view.link(name)
+            assert now - finding.at < LOOK or finding.until > now
+            assert means(finding, now) == pytest.approx(means(known, now), rel=1e-6, abs=1e-3)
+            if finding.at == now:
+                assert figures(link) == pytest.approx(figures(other_link), rel=1e-6, abs=1)
+            assert figureless(link) == figureless(other_link)
+
+
+def means(finding: LinkFinding, now: float) -> list[float]:
+    """Its means as they would be if it were looked at now."""
+    flows, idle = (finding.belief.ab, finding.belief.ba), now - finding.at
+    late = [mean.towards(flow, idle) for mean, flow in zip(finding.means or (), flows, strict=False)]
+    return [figure for mean in late for figure in (mean.rate, mean.pool)]
+
+
+def figures(link: Link) -> list[int]:
+    return [figure for one in (link.ab, link.ba) for figure in (one.rate, one.pool, one.capacity)]
+
+
+def figureless(link: Link) -> Link:
+    return replace(link, ab=Direction(), ba=Direction(), stream=None)
 
 
 @given(st.permutations(sorted(reports(0))))

@@ -32,14 +32,14 @@ class Scene:
         self.up = True
         self.alarms: list[tuple[str, dict[str, Any]]] = []
         self.seen: list[Discovery] = []
-        self.watching = Watching(self.reports, lambda name, **facts: self.alarms.append((name, facts)), clock=self.at)
+        self.watching = Watching(self.news, lambda name, **facts: self.alarms.append((name, facts)), clock=self.at)
         self.watching.on_seen(self.seen.append)
 
     def at(self) -> float:
         return self.now
 
-    def reports(self) -> dict[str, NodeReport]:
-        return {node: self.report(node) for node in self.rates if node not in self.silent}
+    def news(self) -> tuple[dict[str, NodeReport], None]:
+        return {node: self.report(node) for node in self.rates if node not in self.silent}, None
 
     def report(self, node: str) -> NodeReport:
         other = "ckms-2" if node == "ckms-1" else "ckms-1"

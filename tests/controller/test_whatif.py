@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.admission.admit import Admission, Demand, Reason, admit
+from controller.admission.admit import Admission, Demand, admit
 from controller.admission.classes import CLASSES
+from controller.admission.refusal import Reason
 from controller.admission.reservations import Reservations
 from controller.paths.constraints import obstacle
 from controller.planned import PlannedNetwork, PlannedNode

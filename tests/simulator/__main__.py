@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=None, help="how many, however long it takes")
     parser.add_argument("--jobs", type=int, default=1, help="processes that run seeds side by side")
     parser.add_argument("--json", type=Path, default=None, help="file for the summary")
+    parser.add_argument("--static", action="store_true", help="no controllers: paths are those of the configuration")
     parser.add_argument("--quiet", action="store_true", help="no line for each seed")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
@@ -39,9 +41,9 @@ def main() -> int:
         )
     stop = _Stop(time.monotonic() + options.seconds if options.seeds is None else None)
     began = shown = time.monotonic()
-    summary = Summary(options.seed if options.seed is not None else int(time.time()))
+    summary = Summary(options.seed if options.seed is not None else int(time.time()), static=options.static)
     seeds = iter(range(summary.first, summary.first + options.seeds)) if options.seeds else count(summary.first)
-    for report in _reports(seeds, stop, options.jobs):
+    for report in _reports(seeds, partial(simulate, static=options.static), stop, options.jobs):
         summary.add(report)
         if report.findings or not options.quiet:
             print("\n".join(told(report)), flush=True)
@@ -72,11 +74,11 @@ class _Stop:
         self._asked = True
 
 
-def _reports(seeds: Iterator[int], stop: _Stop, jobs: int) -> Iterator[Report]:
+def _reports(seeds: Iterator[int], simulated: Callable[[int], Report], stop: _Stop, jobs: int) -> Iterator[Report]:
     """One report after the other; the first seed is always run."""
     if jobs == 1:
         for seed in seeds:
-            yield simulate(seed)
+            yield simulated(seed)
             if stop:
                 return
         return
@@ -85,7 +87,7 @@ def _reports(seeds: Iterator[int], stop: _Stop, jobs: int) -> Iterator[Report]:
         first = True
         while True:
             while len(running) < jobs and (first or not stop) and (following := next(seeds, None)) is not None:
-                running.add(pool.submit(simulate, following))
+                running.add(pool.submit(simulated, following))
                 first = False
             if not running:
                 return

@@ -21,8 +21,9 @@ from keyhaul.transport.operations import (
     RELAY_FORWARD,
 )
 from services.ukms.access import Akms
+from tests.simulator.carriers import CkmsProcess
 from tests.simulator.loop import Died
-from tests.simulator.processes import AkmsProcess, CkmsProcess, SimulatedProcess, UkmsProcess
+from tests.simulator.processes import AkmsProcess, SimulatedProcess, UkmsProcess
 from tests.simulator.thief import MAKER, Thief
 
 if TYPE_CHECKING:

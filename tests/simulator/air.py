@@ -73,6 +73,14 @@ class Server(Service):
         return "error"
 
 
+class Ends(Protocol):
+    """What ends with its connection."""
+
+    def fail(self) -> None:
+        """The connection is gone."""
+        ...
+
+
 @dataclass(eq=False)
 class Exchange:
     """A request on its way, and its answer."""
@@ -125,7 +133,7 @@ class Line:
     """Set when this epoch's connections are lost."""
     up_at: float = 0.0
     partitions: list[Partition] = field(default_factory=list)
-    exchanges: dict[Exchange, None] = field(default_factory=dict)
+    exchanges: dict[Ends, None] = field(default_factory=dict)
     heard: deque[tuple[Process, Process, str, bytes]] = field(default_factory=lambda: deque(maxlen=KEPT))
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """The last answer to each operation."""
@@ -149,7 +157,7 @@ class Air:
     """Everything between the processes."""
 
     def __init__(self, chance: Random, faults: Faults, certificates: Callable[[str], x509.Certificate]) -> None:
-        self._chance = chance
+        self.chance = chance
         self._faults = faults
         self._certificates = certificates
         self.processes: dict[str, Process] = {}
@@ -191,7 +199,7 @@ class Air:
         line.epoch += 1
         line.gone.set()
         line.gone = asyncio.Event()
-        line.up_at = asyncio.get_running_loop().time() + self._chance.uniform(*UP_AGAIN)
+        line.up_at = asyncio.get_running_loop().time() + self.chance.uniform(*UP_AGAIN)
         for exchange in list(line.exchanges):
             exchange.fail()
         line.exchanges.clear()
@@ -233,14 +241,14 @@ class Air:
         """
         if not line.heard:
             return False
-        caller, server, path, body = self._chance.choice(line.heard)
+        caller, server, path, body = self.chance.choice(line.heard)
         match how:
             case "replayed altered":
                 body = self._corrupted(body)
             case "reflected":
                 caller, server = server, caller
             case "redirected":
-                server = self.processes[self._chance.choice([each for each in services if each != caller.name.id])]
+                server = self.processes[self.chance.choice([each for each in services if each != caller.name.id])]
         if server.life is None or not server.serves:
             return False
         loop = asyncio.get_running_loop()
@@ -250,7 +258,7 @@ class Air:
         return True
 
     def _delay(self, line: Line) -> float:
-        delay = FASTEST + (SLOWEST - FASTEST) * self._chance.random()
+        delay = FASTEST + (SLOWEST - FASTEST) * self.chance.random()
         return delay + line.slow() if line.partitions else delay
 
     def _send(self, exchange: Exchange, body: bytes, arrive: Callable[[bytes], None]) -> None:
@@ -268,11 +276,11 @@ class Air:
                 ends = exchange.caller.name.id, exchange.server.name.id
                 loop.call_later(delays[0] / 2, self.reset, *ends, context=OUTSIDE)
             case "doubled":
-                delays.append(delays[0] + self._chance.uniform(0.0, 0.5))
+                delays.append(delays[0] + self.chance.uniform(0.0, 0.5))
             case "reordered":
-                delays[0] += self._chance.uniform(0.0, OVERTAKEN)
+                delays[0] += self.chance.uniform(0.0, OVERTAKEN)
             case "delayed":
-                delays[0] += self._chance.uniform(0.2, 8.0)
+                delays[0] += self.chance.uniform(0.2, 8.0)
             case "corrupted" if exchange.path in _LINK:
                 body = self._corrupted(body)
             case "corrupted":
@@ -324,7 +332,7 @@ class Air:
 
         What becomes of it does not depend on the texts themselves, which hold ciphertexts of real randomness.
         """
-        chance = self._chance
+        chance = self.chance
         content = msgspec.json.decode(body) if body else {}
         texts = sorted(name for name, value in content.items() if isinstance(value, str) and len(value) > 4)
         if not texts or chance.random() < 0.05:

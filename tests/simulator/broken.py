@@ -370,7 +370,7 @@ VARIANTS = [
     Variant(
         "reconciliation skipped",
         reconciliation_skipped,
-        _calm(crash_at_commit=0.01, messages={"lost": 0.02}, seconds=10.0, requests=4.0),
+        _calm(crash_at_commit=0.01, messages={"lost": 0.05}, seconds=8.0, requests=6.0),
         frozenset({"whole", "there"}),
     ),
     Variant("grant not verified", grant_not_verified, _calm(thief=True), frozenset({"granted"})),

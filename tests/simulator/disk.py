@@ -87,6 +87,10 @@ class Disk:
         """When it was put back to an older state, or lost."""
         return self.put_back_at + self.lost_at
 
+    def begin_from_here(self) -> None:
+        """What is on it now is what it has when everything is lost."""
+        self._empty = self.content()
+
     def content(self) -> bytes:
         """All of it."""
         return self.raw.serialize()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from keyhaul.transport.operations import DELIVERY_SETTLE
 from tests.simulator.air import Partition
 from tests.simulator.loop import Died, Life
+from tests.simulator.meddling import Meddling
 from tests.simulator.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,12 +50,15 @@ class Injector:
         self._partitions: list[Partition] = []
         self._frozen: list[Life] = []
         self._world: World
+        self._meddling: Meddling
         self._harmable = ""
 
     def join(self, world: World) -> None:
         """Learn the network."""
         self._world = world
-        drawn = self._chance.choice([service for service in world.services if not service.startswith("aaa")])
+        harmable = [service for service in world.services if not service.startswith(("aaa", "controller"))]
+        drawn = self._chance.choice(harmable)
+        self._meddling = Meddling(world, self._kill, self._cut)
         self._harmable = self._settings.harmed or drawn
         for process in world.processes.values():
             process.disk.on_commit = partial(world.oracle.committed, process)
@@ -69,6 +73,16 @@ class Injector:
         drawn = self._messages.random()
         for limit, kind in self._limits:
             if drawn < limit:
+                return kind
+        return ""
+
+    def gnmi(self, rpc: str) -> str:
+        """What becomes of a gNMI call or message: "" or one of `settings.GNMI_FAULTS`."""
+        if not self.active:
+            return ""
+        for kind, probability in self._settings.gnmi.items():
+            if kind.startswith(rpc.lower()) and self._messages.random() < probability:
+                self.count(kind)
                 return kind
         return ""
 
@@ -106,12 +120,14 @@ class Injector:
             (0.4 if settings.put_back else 0.0, self._keep_copy),
         ]
         works = [self._often(rate, fault) for rate, fault in rates if rate]
+        works += self._meddling.works()
         return [*works, self._lose_alone()] if settings.lost_alone else works
 
     def heal(self) -> None:
         """Nothing goes wrong any more; what is broken is mended."""
         self.active = False
         self._world.loop.strike_at = None
+        self._meddling.stop()
         for partition in list(self._partitions):
             self._join_again(partition)
         for life in self._frozen:
@@ -227,9 +243,12 @@ class Injector:
                 cut = [frozenset(pair) for pair in combinations(services, 2) if len(part & set(pair)) == 1]
         slow = chance.uniform(0.05, 1.0) if chance.random() < 0.3 else 0.0
         partition = Partition(frozenset(cut), slow, partial(self.count, "line slowed" if slow else "partition"))
+        self._cut(partition, chance.choice((0.5, 3.0, 12.0)))
+
+    def _cut(self, partition: Partition, seconds: float) -> None:
         self._world.air.divide(partition)
         self._partitions.append(partition)
-        self._world.later(chance.choice((0.5, 3.0, 12.0)), self._join_again, partition)
+        self._world.later(seconds, self._join_again, partition)
 
     def _join_again(self, partition: Partition) -> None:
         if partition in self._partitions:

@@ -7,12 +7,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from controller import installing, telemetry
+from controller.admission.reservations import Reservations
+from controller.steering.steering import Steering
 from keyhaul.link.pads import SenderPads
 from keyhaul.link.protection import aes_gcm
 from keyhaul.link.receiver import ReceiverDirection
 from keyhaul.link.sender import SenderDirection
 from services.akms import transferring
+from services.ckms.installed import Installed
+from tests.simulator.gnmi import SimulatedClient
 from tests.simulator.oracle import Oracle
+from tests.simulator.steering_rules import SteeringRules
 
 
 @contextmanager
@@ -64,6 +70,56 @@ def watched(oracle: Oracle) -> Iterator[None]:
             (ReceiverDirection, "open", watched_open),
             (transferring, "protect", watched_protect),
             (aes_gcm, "AESGCM", Cipher),
+        ):
+            patches.enter_context(patch.object(target, attribute, value))
+        yield
+
+
+@contextmanager
+def steered(rules: SteeringRules) -> Iterator[None]:
+    """Let the rules of steering see what controllers say, and what nodes do about it, whatever version of them runs."""
+    honest_sign: Any = vars(installing)["sign"]
+    consider, take, restore = Installed.consider, Installed.take, Installed.restore
+    effects, reserve = Steering.effects, Reservations.reserve
+
+    def watched_sign(*arguments: Any) -> Any:
+        signed = honest_sign(*arguments)
+        rules.signed(signed)
+        return signed
+
+    def watched_effects(self: Steering) -> Any:
+        decided = effects(self)
+        rules.decided(self, decided)
+        return decided
+
+    def watched_reserve(self: Reservations, view: Any, lease: Any) -> None:
+        reserve(self, view, lease)
+        rules.reserved(self, view, lease)
+
+    def watched_consider(self: Installed, offered: Any, now: float) -> Any:
+        offered = list(offered)
+        change = consider(self, offered, now)
+        rules.considered(change, offered)
+        return change
+
+    def watched_take(self: Installed, change: Any) -> None:
+        take(self, change)
+        rules.taken(self, change)
+
+    def watched_restore(self: Installed, kept: Any, now: float) -> Any:
+        restored = restore(self, kept, now)
+        rules.restored(self, kept)
+        return restored
+
+    with ExitStack() as patches:
+        for target, attribute, value in (
+            (installing, "sign", watched_sign),
+            (Steering, "effects", watched_effects),
+            (Reservations, "reserve", watched_reserve),
+            (Installed, "consider", watched_consider),
+            (Installed, "take", watched_take),
+            (Installed, "restore", watched_restore),
+            (telemetry, "Client", SimulatedClient),
         ):
             patches.enter_context(patch.object(target, attribute, value))
         yield

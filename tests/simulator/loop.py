@@ -15,6 +15,9 @@ from typing import Any, TypeVar, cast
 
 Result = TypeVar("Result")
 
+THREAD = 0.003
+"""Seconds that work in a thread takes at most."""
+
 STEPS_WITHOUT_TIME = 200_000
 """More steps than this at one instant are taken for a loop that never ends."""
 
@@ -127,6 +130,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Seconds; simulated."""
         return self._now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """See `AbstractEventLoop`: the thread takes a while, and is a step of the process like any other."""
+        done = self.create_future()
+
+        def work() -> None:
+            if done.cancelled():
+                return
+            try:
+                done.set_result(func(*args))
+            except Exception as error:
+                done.set_exception(error)
+
+        self.call_later(self._chance.uniform(0.0001, THREAD), work)
+        return done
 
     def _run_once(self) -> None:
         this = cast(Any, self)

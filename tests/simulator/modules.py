@@ -14,6 +14,9 @@ KEY_SIZE = 256
 CAPACITY = 4_096
 """Keys that wait for the other end at most."""
 
+STOCK = 1_000
+"""Keys that can be had at most."""
+
 
 class ModulePair:
     """What both modules of a link have in common."""
@@ -34,9 +37,14 @@ class ModulePair:
         self.silent = 0
         """Requests still to come that are carried out and not answered."""
 
+    @property
+    def bits(self) -> float:
+        """What they make, bits per second."""
+        return self._rate * KEY_SIZE
+
     def stored(self, now: float) -> int:
         """Keys that can be had."""
-        self._stock = min(1_000.0, self._stock + (now - self._since) * self._rate)
+        self._stock = min(float(STOCK), self._stock + (now - self._since) * self._rate)
         self._since = now
         return int(self._stock)
 
@@ -112,7 +120,7 @@ class SimulatedModule:
     async def status(self, slave: str, *, deadline: float) -> Status:
         """See `Client014`."""
         now = await self._pass()
-        return Status("a", "b", "c", slave, KEY_SIZE, self._pair.stored(now), 100_000, 128, 1024, 64, 0)
+        return Status("a", "b", "c", slave, KEY_SIZE, self._pair.stored(now), STOCK, 128, 1024, 64, 0)
 
     async def get_key(self, slave: str, *, number: int, size: int | None, deadline: float) -> KeyContainer:
         """See `Client014`."""

@@ -13,6 +13,7 @@ from uuid import UUID
 from keyhaul.identity.names import Role
 from keyhaul.transport.messages.link import Stream
 from tests.simulator.astray import Astray
+from tests.simulator.steering_rules import SteeringRules
 from tests.simulator.unnoticed import Unnoticed
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Oracle:
         self._stolen: dict[str, list[tuple[UUID, float]]] = defaultdict(list)
         self._astray = Astray()
         self._unnoticed = Unnoticed()
+        self.steering = SteeringRules(world)
         self.withdrawn_by_liar: set[str] = set()
         """Batches of others of which the lying UKMS said that their keys expired."""
         self.delivered = 0
@@ -283,6 +285,7 @@ class Oracle:
         for plan in self._world.plans.values():
             problems += [("whole", text) for text in self._link_disagrees(plan.id)]
         problems += self._usage()
+        problems += self.steering.disagreements()
         return problems + self._orphans()
 
     def excused(self, key: KnownKey) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import functools
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
@@ -26,16 +26,11 @@ from keyhaul.config.services import LinkSection, ModuleSection, PoolSection
 from keyhaul.identity.names import KmeId, NodeId, Role, ServiceName
 from keyhaul.link.link import Link
 from keyhaul.link.links import Links
+from keyhaul.runtime.interface import Take
 from keyhaul.store.interface import StoreUnavailable
 from keyhaul.transport.interface import Routes
 from services.akms import tables as akms_tables
 from services.akms.service import AccessKms, Terms
-from services.ckms.carrier import Carrier
-from services.ckms.choice import PathChoice
-from services.ckms.forwarding import Entry, ForwardingTable, Hop, PathLabel
-from services.ckms.forwarding import Path as CarrierPath
-from services.ckms.relay import Relay
-from services.ckms.schema import SCHEMA as CKMS_SCHEMA
 from services.ukms.access import Akms, Deliveries
 from services.ukms.buffer import Policy
 from services.ukms.kme import Kme
@@ -100,6 +95,10 @@ class SimulatedRuntime:
         self._process.alarms[name] += 1
         self._process.world.alarms[name] += 1
 
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        """See `Runtime`."""
+        del tables, take  # nobody changes a configuration here
+
     def ready(self) -> None:
         """See `Runtime`."""
 
@@ -123,7 +122,7 @@ class SimulatedProcess:
         self.world = world
         self.name = name(service)
         self.chance = Random(f"{world.seed} {service}")
-        self.disk = Disk(self.metadata, self.chance.randbytes(16).hex(), lazy=world.settings.lazy_disks)
+        self.disk = self.make_disk()
         self.life: Life | None = None
         self.server: Server | None = None
         self.serves = False
@@ -138,6 +137,10 @@ class SimulatedProcess:
         self._clock_rate = 1.0
         self.wall_stepped = 0.0
         """Seconds by which the wall clock was ever put forward or back, in all."""
+
+    def make_disk(self) -> Disk:
+        """The disk of its store."""
+        return Disk(self.metadata, self.chance.randbytes(16).hex(), lazy=self.world.settings.lazy_disks)
 
     def source(self, count: int) -> bytes:
         """Random bits of this process."""
@@ -319,49 +322,6 @@ class AaaProcess(SimulatedProcess):
         self.runtime.task(service.count_epochs(), "epochs")
 
 
-class CkmsProcess(SimulatedProcess):
-    """A carrier KMS."""
-
-    metadata = CKMS_SCHEMA.metadata
-    links: Links
-
-    async def begin(self) -> None:
-        """See `CkmsRole`."""
-        own = self.name.id
-        links = self.links = self.make_links()
-        neighbours = self.world.neighbours(own)
-        for neighbour in neighbours:
-            self.add_link(links, neighbour)
-        akms = f"akms-{self.name.node}" if f"akms-{self.name.node}" in self.world.services else None
-        table = ForwardingTable(own, neighbours, delivers=akms is not None)
-        entries, paths = forwarding(own)
-        table.replace(entries, paths)
-        relay = Relay(table, PathChoice(), self.source)
-        carrier = Carrier(relay, links, self.calls(akms) if akms is not None else None, clock=self.clock)
-        carrier.serve(self.routes)
-        self.runtime.task(carrier.run(), "carrier")
-        await links.start()
-
-
-PATHS = (("ckms-2", "ckms-3", "ckms-5"), ("ckms-2", "ckms-4", "ckms-5"))
-
-
-def forwarding(own: str) -> tuple[list[Entry], list[CarrierPath]]:
-    """The entries and paths of one CKMS, over every path and back."""
-    entries: list[Entry] = []
-    paths: list[CarrierPath] = []
-    for rank, forth in enumerate(PATHS):
-        for path in (forth, forth[::-1]):
-            labels = [PathLabel(Random(f"{path}{hop}").randbytes(8).hex()) for hop in range(len(path) - 1)]
-            place = path.index(own) if own in path else -1
-            if place == 0:
-                paths.append(CarrierPath(path[-1], rank, Hop(path[1], labels[0])))
-            elif place > 0:
-                onward = Hop(path[place + 1], labels[place]) if place + 1 < len(path) else None
-                entries.append(Entry(labels[place - 1], path[place - 1], onward))
-    return entries, paths
-
-
 class AkmsProcess(SimulatedProcess):
     """An access KMS."""
 
@@ -440,11 +400,3 @@ class UkmsProcess(SimulatedProcess):
         self.runtime.task(upkeep.run(), "upkeep")
         await links.start()
         self.kme = kme
-
-
-ROLES: dict[str, type[SimulatedProcess]] = {
-    "ukms": UkmsProcess,
-    "akms": AkmsProcess,
-    "ckms": CkmsProcess,
-    "aaa": AaaProcess,
-}

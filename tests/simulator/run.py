@@ -8,7 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -20,12 +20,14 @@ from keyhaul.transport import calls
 from services.ukms.etsi014 import Refusal
 from tests.simulator.adversaries import Adversaries
 from tests.simulator.faults import Injector
-from tests.simulator.instruments import watched
+from tests.simulator.instruments import steered, watched
 from tests.simulator.loop import Died, SimulatedLoop, Stalled
 from tests.simulator.oracle import Finding
 from tests.simulator.settings import Settings, drawn
 from tests.simulator.shortcuts import shortcuts
+from tests.simulator.statement_thief import StatementThief
 from tests.simulator.users import NotServing, Users
+from tests.simulator.wishes import wish
 from tests.simulator.world import World
 
 PERSISTS = 10.0
@@ -44,6 +46,8 @@ class Report:
     messages: int
     commits: int
     lives: int
+    steered: int
+    """Statements of controllers that nodes accepted."""
     delivered: int
     fetched: int
     simulated: float
@@ -54,16 +58,32 @@ class Report:
     findings: list[Finding]
 
 
-def simulate(seed: int, settings: Settings | None = None, *, stop_at: frozenset[str] = frozenset()) -> Report:
-    """Run a seed from beginning to end, or until one of the rules `stop_at` was broken."""
-    settings = settings or drawn(seed)
+def simulate(
+    seed: int, settings: Settings | None = None, *, static: bool = False, stop_at: frozenset[str] = frozenset()
+) -> Report:
+    """Run a seed from beginning to end, or until one of the rules `stop_at` was broken.
+
+    Args:
+        seed: of all that is random.
+        settings: what the run is like, where the seed is not to draw it.
+        static: draw no controllers.
+        stop_at: names of rules.
+    """
+    settings = settings or drawn(seed, controllers=not static)
     began = time.process_time()
     faults = Injector(seed, settings)
     loop = SimulatedLoop(Random(f"{seed} order"))
     with _quiet(), _numbered_anew():
         world = World(seed, loop, settings, faults)
         start = loop.time()
-        with watched(world.oracle), shortcuts() if settings.cheap else nullcontext():
+        watching = [watched(world.oracle)]
+        if settings.controllers:
+            watching.append(steered(world.oracle.steering))
+        if settings.cheap:
+            watching.append(shortcuts())
+        with ExitStack() as entered:
+            for each in watching:
+                entered.enter_context(each)
             try:
                 loop.run_until_complete(_until_found(world, faults, stop_at))
             except Stalled as error:
@@ -77,6 +97,7 @@ def simulate(seed: int, settings: Settings | None = None, *, stop_at: frozenset[
             messages=world.air.messages,
             commits=sum(process.disk.commits for process in world.processes.values()),
             lives=sum(process.lives for process in world.processes.values()),
+            steered=world.oracle.steering.accepted,
             delivered=world.oracle.delivered,
             fetched=world.oracle.fetched,
             simulated=simulated,
@@ -105,11 +126,14 @@ async def _run(world: World, faults: Injector) -> None:
     users = Users(world)
     adversaries = Adversaries(world)
     works: list[Coroutine[Any, Any, None]] = [users.run(), *faults.works(), *adversaries.works()]
+    if world.controllers:
+        works += _about_controllers(world)
     world.start()
     tasks = [loop.create_task(work) for work in works]
     await asyncio.sleep(world.settings.seconds)
     faults.heal()
     adversaries.stop()
+    world.lies.active = False
     for task in tasks:
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
@@ -124,6 +148,15 @@ async def _run(world: World, faults: Injector) -> None:
             if (rule, text) in before:
                 world.oracle.finding(rule, text)
     await users.take_the_rest()
+
+
+def _about_controllers(world: World) -> list[Coroutine[Any, Any, None]]:
+    works = []
+    if world.settings.wishes:
+        works.append(wish(world))
+    if world.settings.statement_thief:
+        works.append(StatementThief(world).run())
+    return works
 
 
 async def _keys_flow(world: World, users: Users) -> None:

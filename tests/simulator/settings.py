@@ -5,6 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+GNMI_FAULTS = (
+    "set lost",
+    "set late",
+    "set refused",
+    "set answer lost",
+    "set answer is an error",
+    "get lost",
+    "get late",
+    "telemetry late",
+    "telemetry lost",
+)
+"""What may become of a gNMI call or message. One of telemetry that is lost takes its connection along."""
+
+MEDDLING = (
+    "controller crashed",
+    "controller frozen",
+    "controllers' database put back",
+    "controllers' database lost",
+    "controller cut off from its database",
+    "node cut off from the controllers",
+    "half the network cut off from the controllers",
+    "two links cut",
+    "node in quarantine",
+)
+"""What is done to controllers, and to what is between them and their nodes."""
+
 MESSAGE_FAULTS = ("lost", "doubled", "reordered", "delayed", "corrupted", "reset", "answer replayed")
 
 
@@ -51,6 +77,22 @@ class Settings:
     """How many pairs of SAEs share keys, so that those are busy; 0: all."""
     cheap: bool = True
     """Whether signatures and the SQL of link states are replaced by cheaper ones."""
+    controllers: int = 0
+    """How many there are; 0: paths are those of the configuration."""
+    ladder: bool = False
+    """Whether more carrier KMSs, on longer ways, are between the access nodes, and links without QKD modules."""
+    static: bool = True
+    """Whether the configuration has paths as well."""
+    gnmi: dict[str, float] = field(default_factory=dict)
+    """Probability of each fault of `gnmi.FAULTS`, a call or message."""
+    meddling: dict[str, float] = field(default_factory=dict)
+    """Rate of each fault of `meddling.KINDS`."""
+    wishes: float = 0.0
+    """Rate at which access nodes want paths beside those for keys."""
+    lying_node: bool = False
+    """Whether a carrier KMS tells its controllers what is not so, and does not do what they say."""
+    statement_thief: float = 0.0
+    """Attempts a second of somebody who has a controller's certificate and what it said, and not its statement key."""
     requests: float = 2.0
     settle: float = 90.0
     """Simulated seconds within which everything agrees once keys flow again."""
@@ -61,7 +103,7 @@ class Settings:
     buffer_minimum: int = 0
 
 
-def drawn(seed: int) -> Settings:
+def drawn(seed: int, *, controllers: bool = True) -> Settings:
     """The settings of a seed: some kinds of fault, seldom all, at rates that leave something to go wrong."""
     chance = Random(f"{seed} settings")
     settings = Settings()
@@ -101,4 +143,21 @@ def drawn(seed: int) -> Settings:
     settings.cn_minimum = chance.choice((0, 4_096))
     settings.buffer_minimum = chance.choice((0, 0, 8))
     settings.cheap = chance.random() < 0.9
+    if controllers:
+        _steered(settings, Random(f"{seed} controllers"))
     return settings
+
+
+def _steered(settings: Settings, chance: Random) -> None:
+    """What controllers there are, and what goes wrong with them."""
+    settings.controllers = chance.choice((1, 2, 2))
+    settings.ladder = chance.random() < 0.6
+    settings.wishes = chance.choice((0.0, 0.3, 1.0))
+    # Who wants much leaves too little for keys of a class that reserves.
+    settings.static = bool(settings.wishes) or chance.random() < 0.25
+    severity = chance.choice((0.0, 0.02, 0.1, 0.3))
+    settings.gnmi = {kind: severity * chance.random() for kind in GNMI_FAULTS if chance.random() < 0.6}
+    rates = (0.05, 0.15, 0.4)
+    settings.meddling = {kind: chance.choice(rates) for kind in MEDDLING if chance.random() < 0.4}
+    settings.lying_node = chance.random() < 0.25
+    settings.statement_thief = chance.choice((0.0, 0.0, 2.0, 20.0))

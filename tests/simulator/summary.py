@@ -15,9 +15,9 @@ SHOWN = 20
 """Findings of one seed that are shown; all are in the file."""
 
 
-def replay(seed: int) -> str:
+def replay(seed: int, *, static: bool) -> str:
     """The command that runs a seed again, step by step the same."""
-    return f".venv/bin/python -m tests.simulator --seed {seed} --seeds 1"
+    return f".venv/bin/python -m tests.simulator --seed {seed} --seeds 1" + " --static" * static
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Summary:
     """Totals over seeds."""
 
     first: int
+    static: bool = False
+    """Whether controllers were left out."""
     seeds: int = 0
     totals: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -45,6 +47,7 @@ class Summary:
             messages=report.messages,
             commits=report.commits,
             lives=report.lives,
+            steered=report.steered,
             delivered=report.delivered,
             fetched=report.fetched,
         )
@@ -55,7 +58,7 @@ class Summary:
                 "text": finding.text,
                 "simulated_s": round(finding.at, 3),
                 "step": finding.step,
-                "replay": replay(report.seed),
+                "replay": replay(report.seed, static=self.static),
             }
             for finding in report.findings
         ]
@@ -101,7 +104,7 @@ class Summary:
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value:>12}" for name, value in rows]
         lines.append("findings: " + (f"{len(self.findings)} in seeds {self.failed}" if self.findings else "none"))
-        lines += [f"  {replay(seed)}" for seed in self.failed[:SHOWN]]
+        lines += [f"  {replay(seed, static=self.static)}" for seed in self.failed[:SHOWN]]
         return "\n".join(lines)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.simulator.broken import VARIANTS, Variant, lost_while_unsettled
+from tests.simulator.broken_steering import STEERING_VARIANTS
 from tests.simulator.run import simulate
 
 SEEDS = range(1, 7)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", [*VARIANTS, *STEERING_VARIANTS], ids=lambda variant: variant.name)
 def test_a_broken_variant_is_caught(variant: Variant) -> None:
     with variant.broken():
         for seed in SEEDS:

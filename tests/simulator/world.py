@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -13,22 +13,50 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from tests.simulator.air import Air
+from tests.simulator.carriers import CkmsProcess
+from tests.simulator.controllers import ControllerProcess, database
+from tests.simulator.lies import Lies
 from tests.simulator.loop import OUTSIDE, SimulatedLoop
 from tests.simulator.modules import ModulePair
 from tests.simulator.oracle import Oracle
-from tests.simulator.processes import ROLES, SimulatedProcess, UkmsProcess, certificate, private_key
+from tests.simulator.processes import (
+    AaaProcess,
+    AkmsProcess,
+    SimulatedProcess,
+    UkmsProcess,
+    certificate,
+    private_key,
+)
 from tests.simulator.settings import Settings
 
-LINKS = (
-    ("ukms-1", "akms-2"),
-    ("ukms-7", "akms-2"),
-    ("ckms-2", "ckms-3"),
-    ("ckms-3", "ckms-5"),
-    ("ckms-2", "ckms-4"),
-    ("ckms-4", "ckms-5"),
-    ("ukms-6", "akms-5"),
-)
+ACCESS = (("ukms-1", "akms-2"), ("ukms-7", "akms-2"))
+FAR_ACCESS = (("ukms-6", "akms-5"),)
 """Initiator first. ukms-7 is the one that may lie; akms-9 has no node: it is the one that may be stolen."""
+
+SQUARE = (("ckms-2", "ckms-3"), ("ckms-3", "ckms-5"), ("ckms-2", "ckms-4"), ("ckms-4", "ckms-5"))
+LADDER = (
+    ("ckms-2", "ckms-3"),
+    ("ckms-2", "ckms-4"),
+    ("ckms-3", "ckms-4"),
+    ("ckms-3", "ckms-10"),
+    ("ckms-4", "ckms-11"),
+    ("ckms-10", "ckms-11"),
+    ("ckms-10", "ckms-5"),
+    ("ckms-11", "ckms-5"),
+)
+"""The links between carrier KMSs."""
+
+PATHS = {
+    SQUARE: (("ckms-2", "ckms-3", "ckms-5"), ("ckms-2", "ckms-4", "ckms-5")),
+    LADDER: (("ckms-2", "ckms-3", "ckms-10", "ckms-5"), ("ckms-2", "ckms-4", "ckms-11", "ckms-5")),
+}
+"""Those of the configuration."""
+
+CLASSICAL = frozenset(("ckms-3", "ckms-4"))
+"""A link that has no QKD modules, by the plan of the controllers."""
+
+WEAK = (CLASSICAL, frozenset(("ckms-10", "ckms-11")))
+"""Links that may have no one-time pad."""
 
 SERVICES = (
     "aaa-100",
@@ -42,6 +70,8 @@ SERVICES = (
     "ukms-6",
     "ukms-7",
 )
+
+FURTHER = ("ckms-10", "ckms-11")
 
 SAES = {
     "first-west-1": "ukms-1",
@@ -57,6 +87,17 @@ SAES = {
 }
 
 AKMS_OF = {"ukms-1": "akms-2", "ukms-7": "akms-2", "ukms-6": "akms-5", "ukms-9": "akms-9"}
+
+ROLES: dict[str, type[SimulatedProcess]] = {
+    "ukms": UkmsProcess,
+    "akms": AkmsProcess,
+    "ckms": CkmsProcess,
+    "aaa": AaaProcess,
+    "controller": ControllerProcess,
+}
+
+OVERHEARD = 256
+"""Sets that a thief has heard."""
 
 CLASSES = {"first": "silver", "second": "gold", "third": "bronze", "stolen": "silver"}
 
@@ -84,6 +125,8 @@ class LinkPlan:
 
     id: str
     initiator: str
+    other: str
+    quantum: bool
     modules: ModulePair
     suites: list[str]
     floor: str
@@ -106,7 +149,11 @@ class World:
         self.alarms: Counter[str] = Counter()
         self.begun: Callable[[SimulatedProcess], None] = lambda process: None
         """Told of each service that was put together, before anything reaches it."""
-        self.services = SERVICES
+        self.links = (*ACCESS, *(LADDER if settings.ladder else SQUARE), *FAR_ACCESS)
+        self.controllers = tuple(f"controller-{number}" for number in range(1, settings.controllers + 1))
+        self.services = (*SERVICES, *(FURTHER if settings.ladder else ()), *self.controllers)
+        self.paths = PATHS[LADDER if settings.ladder else SQUARE] if settings.static else ()
+        """Those of the configuration."""
         self.aaa = "aaa-100"
         self.directory = directory()
         self.key_lifetime = settings.key_lifetime
@@ -116,10 +163,17 @@ class World:
         self.buffer_minimum = settings.buffer_minimum
         self.air = Air(Random(f"{seed} air"), faults, functools.partial(certificate, cheap=settings.cheap))
         self.plans: dict[frozenset[str], LinkPlan] = {}
-        for one, other in LINKS:
+        for one, other in self.links:
             self.plans[frozenset((one, other))] = self._plan(one, other)
+        self.database = database(f"{seed:032x}", loop)
+        """The controllers'."""
+        self.offline: set[str] = set()
+        """Controllers that cannot reach it."""
+        self.lies = Lies(self)
+        self.overheard: deque[tuple[str, Any]] = deque(maxlen=OVERHEARD)
+        """Sets that were sent, whether they arrived or not, and to which node."""
         self.processes: dict[str, SimulatedProcess] = {
-            service: ROLES[service.partition("-")[0]](self, service) for service in SERVICES
+            service: ROLES[service.partition("-")[0]](self, service) for service in self.services
         }
         self.air.processes.update(self.processes)
         faults.join(self)
@@ -134,13 +188,38 @@ class World:
 
     def neighbours(self, service: str) -> list[str]:
         """The other ends of a service's links."""
-        return [other for pair in LINKS if service in pair for other in pair if other != service]
+        return [other for pair in self.links if service in pair for other in pair if other != service]
 
     def ukms(self, service: str) -> UkmsProcess:
         """A UKMS."""
         process = self.processes[service]
         assert isinstance(process, UkmsProcess)
         return process
+
+    def ckms(self, service: str) -> CkmsProcess:
+        """A carrier KMS."""
+        process = self.processes[service]
+        assert isinstance(process, CkmsProcess)
+        return process
+
+    @property
+    def carriers(self) -> tuple[CkmsProcess, ...]:
+        """All of those."""
+        return tuple(process for process in self.processes.values() if isinstance(process, CkmsProcess))
+
+    def controller(self, service: str) -> ControllerProcess:
+        """A controller."""
+        process = self.processes[service]
+        assert isinstance(process, ControllerProcess)
+        return process
+
+    def leader(self) -> ControllerProcess | None:
+        """The controller that leads now, as far as it knows."""
+        for service in self.controllers:
+            process = self.controller(service)
+            if process.life is not None and process.serves and process.service.leader().leads:
+                return process
+        return None
 
     def later(self, seconds: float, work: Callable[..., Any], *arguments: Any) -> None:
         """Do something between the processes after some time."""
@@ -154,7 +233,9 @@ class World:
     def close(self) -> None:
         """Let go of the disks."""
         for process in self.processes.values():
-            process.disk.close()
+            if process.disk is not self.database:
+                process.disk.close()
+        self.database.close()
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until something holds; False when it did not in so many simulated seconds."""
@@ -170,14 +251,18 @@ class World:
     def _plan(self, one: str, other: str) -> LinkPlan:
         chance = self.chance
         suites = chance.choice((["aes-256-gcm", "otp"], ["otp", "aes-256-gcm"], ["otp"]))
+        ends = frozenset((one, other))
+        if ends in WEAK and chance.random() < 0.5:
+            suites = ["aes-256-gcm"]
+        rates = (50.0, 400.0) if self.settings.static else (400.0, 1_600.0)
         floor = "otp" if suites == ["otp"] else "aes-256-gcm"
         pool = chance.choice((16_384, 65_536))
-        modules = ModulePair(
-            Random(f"{self.seed} {one} {other}"), rate=chance.choice((50.0, 400.0)), count=self.faults.count
-        )
+        modules = ModulePair(Random(f"{self.seed} {one} {other}"), rate=chance.choice(rates), count=self.faults.count)
         return LinkPlan(
             id=f"{one}-{other}",
             initiator=one,
+            other=other,
+            quantum=ends != CLASSICAL,
             modules=modules,
             suites=suites,
             floor=floor,

@@ -75,8 +75,9 @@ def _compare(node: Node, old: Any, new: Any, path: Path, units: tuple[int, ...],
         if isinstance(child, Container) and child.keys:
             for keys, entry in value.items():
                 former = None if before is None else before.get(keys)
-                _changed_or_new(child, former, entry, (*path, Step(name, keys)), units, changes)
-        else:
+                if entry is not former:
+                    _changed_or_new(child, former, entry, (*path, Step(name, keys)), units, changes)
+        elif value is not before:
             _changed_or_new(child, before, value, (*path, Step(name)), units, changes)
 
 

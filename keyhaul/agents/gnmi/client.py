@@ -17,7 +17,16 @@ from pygnmi.spec.v080 import gnmi_pb2, gnmi_pb2_grpc
 
 from keyhaul.agents.gnmi import paths
 from keyhaul.agents.gnmi.errors import Code
-from keyhaul.agents.gnmi.failures import Ended, Late, RefusedByTarget, Silent, TargetError, Unprotected, Unreachable
+from keyhaul.agents.gnmi.failures import (
+    Broken,
+    Ended,
+    Late,
+    RefusedByTarget,
+    Silent,
+    TargetError,
+    Unprotected,
+    Unreachable,
+)
 from keyhaul.agents.gnmi.notices import Notice, Update, Wanted, period, subscription_list, updates
 from keyhaul.agents.gnmi.peers import GROUP
 from keyhaul.agents.gnmi.tls import GROUP_KEY, channel_credentials
@@ -121,7 +130,7 @@ class Client:
             When it took effect: nanoseconds since 1970, by the target's clock.
 
         Raises:
-            TargetError: by its kinds; only after `Late` and `Unreachable` may it have taken effect.
+            TargetError: by its kinds; only after `Late`, `Unreachable` and `Broken` may it have taken effect.
         """
         request = gnmi_pb2.SetRequest(
             delete=[paths.to_proto(paths.parse(place)) for place in delete],
@@ -220,6 +229,8 @@ class Client:
         match code:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
                 return Unreachable(message)
+            case grpc.StatusCode.UNKNOWN | grpc.StatusCode.INTERNAL:
+                return Broken(message)
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return Late(message)
         number = code.value[0]

@@ -17,6 +17,10 @@ class Late(TargetError):
     """No answer within the deadline. What a Set came to is not known."""
 
 
+class Broken(TargetError):
+    """Something failed in the target or in gRPC. What a Set came to is not known."""
+
+
 class Silent(TargetError):
     """A subscription brought nothing for too long; the connection is given up."""
 

@@ -17,6 +17,7 @@ from pygnmi.spec.v080 import gnmi_pb2_grpc
 from keyhaul.agents.gnmi import getting, setting
 from keyhaul.agents.gnmi.data import BrokenData
 from keyhaul.agents.gnmi.errors import Code, Refused
+from keyhaul.agents.gnmi.handshakes import Handshakes
 from keyhaul.agents.gnmi.limits import LIMITS, Limits
 from keyhaul.agents.gnmi.peers import Peers, Rpc
 from keyhaul.agents.gnmi.subscriber import Subscriber
@@ -65,6 +66,8 @@ class Target:
         self._refused = refused
         self._clock = clock
         self._wall = wall
+        self.handshakes = Handshakes(limits.handshake, clock)
+        """Connections that came, whatever became of them."""
         self._looked = float("-inf")
         self._streams: Counter[ServiceName] = Counter()
         self._setting = asyncio.Lock()
@@ -117,6 +120,7 @@ class Target:
     @contextlib.asynccontextmanager
     async def _admitted(self, rpc: Rpc, context: Any) -> AsyncIterator[ServiceName]:
         peer: ServiceName | None = None
+        self.handshakes.proved(context.peer())
         try:
             peer = self._admit(rpc, context)
             group = context.auth_context()["ssl_negotiated_key_exchange_group"][0].decode()
@@ -204,7 +208,7 @@ async def serve(target: Target, address: str, files: TlsFiles, limits: Limits = 
     )
     gnmi_pb2_grpc.add_gNMIServicer_to_server(target, server)
     try:
-        server.add_secure_port(address, server_credentials(files))
+        server.add_secure_port(address, server_credentials(files, target.handshakes.begun))
     except RuntimeError as error:
         raise StartError(f"gNMI cannot listen at {address}: {error}") from None
     await server.start()

@@ -9,6 +9,7 @@ having authenticated that both ends took part in the same handshake (RFC 8446 se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,8 +36,12 @@ class _Loaded:
     trust: bytes
 
 
-def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+def server_credentials(files: TlsFiles, begun: Callable[[], None]) -> grpc.ServerCredentials:
     """Return what a target listens with; files that change are used from the next handshake on.
+
+    Args:
+        files: P-256 certificate, key, and the authorities of peers' certificates.
+        begun: is told of each handshake before it begins, in a thread of gRPC.
 
     Raises:
         TlsUnusable: the files cannot be used.
@@ -44,7 +49,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     _refuse_tls_1_2()
     return grpc.dynamic_ssl_server_credentials(
         _configuration(_load(files)),
-        _Renewing(files),  # type: ignore[arg-type]  # None: nothing new, says gRPC's documentation
+        _Renewing(files, begun),  # type: ignore[arg-type]  # None: nothing new, says gRPC's documentation
         require_client_authentication=True,
     )
 
@@ -63,11 +68,13 @@ def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
 class _Renewing:
     """Gives gRPC new certificates when the files have changed; called in a thread of gRPC before each handshake."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, begun: Callable[[], None]) -> None:
         self._files = files
+        self._begun = begun
         self._stamp = files.stamp()
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        self._begun()
         stamp = self._files.stamp()
         if stamp == self._stamp:
             return None

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from keyhaul.command.laboratory.files import Laboratory, LaboratoryService, NoNetwork
+from keyhaul.command.laboratory.files import Laboratory, NoNetwork, Selection
 
 _READY = "\x06"
 """First character of the line by which the background process says that everything serves."""
@@ -17,7 +17,7 @@ _READY = "\x06"
 
 def supervise(
     laboratory: Laboratory,
-    chosen: tuple[LaboratoryService, ...],
+    selection: Selection,
     tell: Callable[[str], None],
     serving: Callable[[float], None],
     restart: bool,
@@ -27,7 +27,7 @@ def supervise(
 
     Args:
         laboratory: the network.
-        chosen: the services to run.
+        selection: the services to run.
         tell: takes lines for people.
         serving: called once, when everything serves, with the seconds it took.
         restart: start a service again that died.
@@ -35,7 +35,7 @@ def supervise(
     """
     from keyhaul.command.laboratory.supervisor import Supervisor
 
-    supervisor = Supervisor(laboratory, chosen, tell, restart=restart, whole=len(chosen) == len(laboratory.services))
+    supervisor = Supervisor(laboratory, selection, tell, restart=restart)
     try:
         supervisor.claim()
     except NoNetwork as error:
@@ -49,7 +49,7 @@ def supervise(
 
 def in_background(
     laboratory: Laboratory,
-    chosen: tuple[LaboratoryService, ...],
+    selection: Selection,
     tell: Callable[[str], None],
     serving: Callable[[float], None],
     restart: bool,
@@ -61,7 +61,7 @@ def in_background(
     child = os.fork()
     if child == 0:
         os.close(receiving)
-        os._exit(_background(laboratory, chosen, restart, timeout, sending))
+        os._exit(_background(laboratory, selection, restart, timeout, sending))
     os.close(sending)
     try:
         with open(receiving, encoding="utf-8", errors="replace") as lines:
@@ -78,9 +78,7 @@ def in_background(
     return 1
 
 
-def _background(
-    laboratory: Laboratory, chosen: tuple[LaboratoryService, ...], restart: bool, timeout: float, sending: int
-) -> int:
+def _background(laboratory: Laboratory, selection: Selection, restart: bool, timeout: float, sending: int) -> int:
     os.setsid()
     pipe = open(sending, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed when everything serves
     try:
@@ -115,7 +113,7 @@ def _background(
         hang_up()
 
     try:
-        return supervise(laboratory, chosen, tell, serving, restart, timeout)
+        return supervise(laboratory, selection, tell, serving, restart, timeout)
     except BaseException as error:  # nobody above in this process: say it and end
         tell(f"the supervisor failed: {error!r}")
         sys.excepthook(type(error), error, error.__traceback__)

@@ -88,6 +88,22 @@ class Laboratory:
         return self.logs / f"{service.id}.log"
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which services of a network to run; as made, all."""
+
+    roles: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+    def of(self, laboratory: Laboratory) -> tuple[LaboratoryService, ...]:
+        """The services that there are of these roles and nodes."""
+        return tuple(
+            service
+            for service in laboratory.services
+            if (not self.roles or service.role in self.roles) and (not self.nodes or service.node in self.nodes)
+        )
+
+
 def _service(entry: dict[str, Any]) -> LaboratoryService:
     role, node, name, metrics, config, socket = (
         _string(entry, field) for field in ("role", "node", "id", "metrics", "config", "socket")

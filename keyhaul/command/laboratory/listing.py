@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from keyhaul.config.description import Description
 from keyhaul.config.plan import SOCKET, Service, end, kme
+from keyhaul.config.writer import to_toml
 from keyhaul.identity.names import NodeId, Role, ServiceName
+
+LISTING_FILE = "network.json"
+
+NETWORK_FILE = "network.toml"
+"""The description that a laid-out network was made from, with the addresses that it has."""
 
 OPERATOR_ROLES = (Role.VIEWER, Role.OPERATOR)
 """As whom a laboratory's tools may speak to its controller."""
@@ -78,6 +85,27 @@ def listing(network: Description, planned: list[Service], out: Path) -> dict[str
         ],
         "subscribers": str(out / "aaa.toml"),
     }
+
+
+def listing_content(facts: dict[str, Any]) -> bytes:
+    """Return `network.json` as it is written."""
+    return json.dumps(facts, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def network_content(network: Description) -> bytes:
+    """Return `network.toml` as it is written."""
+    return to_toml(network, "What this network was made from. Change it by: keyhaul network apply").encode()
+
+
+def config_file(service: Service) -> str:
+    """Where a service's configuration lies, relative to the network's directory."""
+    return f"{service.directory}/config.toml"
+
+
+def config_content(service: Service) -> bytes:
+    """Return a service's configuration as it is written."""
+    head = f"{service.name.id}. Start with: keyhaul serve {service.name.role} --config config.toml"
+    return to_toml(service.config, head).encode()
 
 
 def _files(directory: Path) -> dict[str, str]:

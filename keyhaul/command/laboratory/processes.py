@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+LOOK_AGAIN = signal.SIGUSR1
+"""To whoever keeps a network up: its list of services has changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:

@@ -24,6 +24,10 @@ class ServiceState:
     links: int
     alarms: dict[str, int]
     log: str
+    restart: tuple[str, ...] = ()
+    """What its configuration says and only a restart brings."""
+    refused: str = ""
+    """Why its configuration was refused when it had changed."""
 
 
 async def look(laboratory: Laboratory) -> list[ServiceState]:
@@ -45,6 +49,7 @@ async def _ask_one(laboratory: Laboratory, service: LaboratoryService) -> Servic
         except LocalSocketError:
             state = "does not answer"
     links_up, links = probe.links(facts)
+    configuration = facts.get("configuration", {})
     return ServiceState(
         id=service.id,
         role=service.role,
@@ -56,4 +61,6 @@ async def _ask_one(laboratory: Laboratory, service: LaboratoryService) -> Servic
         links=links,
         alarms=facts.get("alarms", {}),
         log=str(laboratory.log_file(service)),
+        restart=tuple(configuration.get("restart", ())),
+        refused=configuration.get("refused", ""),
     )

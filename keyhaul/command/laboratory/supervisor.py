@@ -7,23 +7,19 @@ network starts in seconds, and its processes share the memory of the code. Each 
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import gc
 import os
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
 
 from keyhaul.command.laboratory import probe, processes
-from keyhaul.command.laboratory.files import Laboratory, LaboratoryService, NoNetwork
-from keyhaul.command.laboratory.processes import Process
-from keyhaul.command.laboratory.title import set_title
+from keyhaul.command.laboratory.children import WATCHED, fork
+from keyhaul.command.laboratory.files import Laboratory, LaboratoryService, NoNetwork, Selection
+from keyhaul.command.laboratory.processes import LOOK_AGAIN, Process
 
 STARTING_AT_ONCE = 4
 """Services between fork and the first answer of their health page."""
@@ -39,9 +35,6 @@ STEADY = 30.0
 PATIENCE = 5.0
 """Seconds from SIGTERM to SIGKILL."""
 
-_WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_PR_SET_PDEATHSIG = 1
-
 
 @dataclass(slots=True)
 class _Kept:
@@ -55,6 +48,8 @@ class _Kept:
     probe_due: float = 0.0
     answered: bool = False
     missing: str = "not started"
+    leaving: float | None = None
+    """When it is killed, being gone from the network and told to stop."""
 
 
 class Supervisor:
@@ -63,25 +58,26 @@ class Supervisor:
     def __init__(
         self,
         laboratory: Laboratory,
-        services: Iterable[LaboratoryService],
+        selection: Selection,
         tell: Callable[[str], None],
         *,
         restart: bool,
-        whole: bool,
     ) -> None:
         """
         Args:
             laboratory: the network's directory.
-            services: those to run, in the order of their start.
+            selection: the services to run.
             tell: takes lines for people.
             restart: start a service again that died.
-            whole: all services run, so that every link can come up.
         """
         self._laboratory = laboratory
+        self._selection = selection
+        services = selection.of(laboratory)
         self._kept = {service.id: _Kept(service) for service in services}
         self._tell = tell
         self._restart = restart
-        self._whole = whole
+        self._whole = len(services) == len(laboratory.services)
+        """Whether all services run, so that every link can come up."""
         self._lock = -1
 
     def claim(self) -> None:
@@ -101,6 +97,7 @@ class Supervisor:
                 f"the network in {self._laboratory.directory} is up already: `keyhaul network status` shows it, "
                 "`keyhaul network down` stops it"
             ) from error
+        signal.pthread_sigmask(signal.SIG_BLOCK, (LOOK_AGAIN,))
         own = processes.of(os.getpid())
         assert own is not None
         processes.write(self._laboratory.supervisor, own)
@@ -115,7 +112,7 @@ class Supervisor:
         Returns:
             0 after a stop that was asked for; 1 where the network did not come up, or lost a service for good.
         """
-        former = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         try:
             return self._run(timeout, serving)
         finally:
@@ -147,9 +144,12 @@ class Supervisor:
                 elif now - told > 1.0:
                     told = now
                     self._tell(self._progress(now - begun))
-            received = signal.sigtimedwait(_WATCHED, 0.05 if not up else 0.5)
-            if received is not None and received.si_signo != signal.SIGCHLD:
+            received = signal.sigtimedwait(WATCHED, 0.05 if not up else 0.5)
+            if received is not None and received.si_signo == LOOK_AGAIN:
+                self._look_again(time.monotonic())
+            elif received is not None and received.si_signo != signal.SIGCHLD:
                 return 0
+            self._end_leaving(time.monotonic())
             if not self._reap(time.monotonic(), up):
                 return 1
 
@@ -164,6 +164,35 @@ class Supervisor:
         gc.collect()
         gc.freeze()
 
+    def _look_again(self, now: float) -> None:
+        """The network has other services now: start what is new, and stop what is gone."""
+        try:
+            laboratory = Laboratory.read(self._laboratory.directory)
+        except NoNetwork as error:
+            self._tell(f"The network changed, and goes on as it was: {error}")
+            return
+        self._laboratory = laboratory
+        wanted = {service.id: service for service in self._selection.of(laboratory)}
+        for name, kept in tuple(self._kept.items()):
+            if name in wanted or kept.leaving is not None:
+                continue
+            self._tell(f"{name} is gone from the network and stops")
+            if kept.process is None:
+                del self._kept[name]
+            else:
+                kept.leaving = now + PATIENCE
+                kept.process.send(signal.SIGTERM)
+        for name, service in wanted.items():
+            if name not in self._kept:
+                self._tell(f"{name} is new in the network and starts")
+                self._kept[name] = _Kept(service)
+
+    def _end_leaving(self, now: float) -> None:
+        for name, kept in self._kept.items():
+            if kept.leaving is not None and kept.leaving <= now and kept.process is not None:
+                self._tell(f"{name} did not stop within {PATIENCE:g} s and is killed")
+                kept.process.send(signal.SIGKILL)
+
     def _import_users(self) -> bool:
         """Load the laboratory's users into AAA before it starts."""
         users = self._laboratory.directory / "aaa.toml"
@@ -176,7 +205,7 @@ class Supervisor:
 
             return run(["aaa", "import", str(users), "--config", str(service.config)])
 
-        process = self._fork(service, "keyhaul aaa import", work)
+        process = fork(self._laboratory, service, "keyhaul aaa import", work)
         _, status = os.waitpid(process.pid, 0)
         if status != 0:
             self._tell(f"{users} was not imported; the log says:")
@@ -199,47 +228,9 @@ class Supervisor:
 
             return int(serve(load_role(service.role), service.config))
 
-        kept.process = self._fork(service, f"keyhaul serve {service.id}", work)
+        kept.process = fork(self._laboratory, service, f"keyhaul serve {service.id}", work)
         kept.begun, kept.answered, kept.probe_due, kept.missing = now, False, now + 0.1, "does not answer"
         processes.write(self._laboratory.pid_file(service), kept.process)
-
-    def _fork(self, service: LaboratoryService, title: str, work: Callable[[], int]) -> Process:
-        if threading.active_count() != 1:
-            raise RuntimeError("a process with several threads cannot be forked safely")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become(service, title, work, parent)
-        process = processes.of(pid)
-        return process if process is not None else Process(pid, -1)
-
-    def _become(self, service: LaboratoryService, title: str, work: Callable[[], int], parent: int) -> NoReturn:
-        """In the child: own session, own files, own title; then the work, then the end."""
-        code = 1
-        try:
-            os.setsid()
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() == parent:
-                log = os.open(self._laboratory.log_file(service), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                nothing = os.open(os.devnull, os.O_RDONLY)
-                os.dup2(nothing, 0)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-                os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                    signal.signal(number, signal.SIG_DFL)
-                signal.pthread_sigmask(signal.SIG_SETMASK, ())
-                set_title(title)
-                code = work()
-        except BaseException as error:  # the child must never return into its parent's code
-            sys.excepthook(type(error), error, error.__traceback__)
-        finally:
-            with suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
 
     def _probe(self, now: float) -> None:
         for kept in self._kept.values():
@@ -280,6 +271,10 @@ class Supervisor:
                 continue
             kept.process, kept.missing = None, "died"
             self._laboratory.pid_file(kept.service).unlink(missing_ok=True)
+            if kept.leaving is not None:
+                del self._kept[kept.service.id]
+                self._look_again(now)  # it may be there again by now
+                continue
             self._tell(f"{kept.service.id} {_ending(status)}; its log ends:")
             self._tell_log(kept.service)
             if not self._restart or (not up and os.waitstatus_to_exitcode(status) >= FIRST_OPERATOR_ERROR):

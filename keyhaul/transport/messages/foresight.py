@@ -74,6 +74,8 @@ class Explained(Message, kw_only=True):
     refusal: RefusalFacts | None = None
     price: float = 0.0
     """Bits of link key for each bit of key relayed while nothing fails."""
+    undivided: float = 0.0
+    """Of class split: what it would be over the best single path."""
     shared: list[str] = []
     """Links, risk groups and nodes that primary and backup share."""
     candidates: list[CandidateFacts] = []

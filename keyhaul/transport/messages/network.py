@@ -31,6 +31,8 @@ class Status(Message, kw_only=True):
     """Whether this controller leads; one that stands by knows the network, but not what is promised."""
     epoch: int | None = None
     """In which it leads."""
+    led_s: float = 0.0
+    """For how many seconds it has led."""
     leader: str = ""
     """Where the leader serves, where that is known."""
     alone: bool = True
@@ -52,6 +54,8 @@ class Status(Message, kw_only=True):
     """Demands without a path."""
     position: int = 0
     """Number of the last event; what else is said here may be newer."""
+    database: bool = True
+    """Whether the controllers' database answers. While it does not, the position is unknown; nobody leads for long."""
 
 
 class Page(Message, kw_only=True):
@@ -176,6 +180,8 @@ class PathFacts(Struct, omit_defaults=True, kw_only=True):
     links: list[str]
     state: str = ""
     """installing, installed or draining; empty where nothing is installed."""
+    down: list[str] = []
+    """Links of it that may not be used at this moment."""
 
 
 class DemandFacts(Struct, omit_defaults=True, kw_only=True):

@@ -44,3 +44,9 @@ class PathReply(Message, kw_only=True):
     """None: the statements follow by gNMI."""
     earliest_s: float = 0.0
     """Of a refusal: before so many seconds nothing will change; 0: nobody knows."""
+    rate: float = 0.0
+    """Of a refusal for want of capacity: bytes of CN key a second that would be granted now; 0: none."""
+    price: float = 0.0
+    """Bits of link key that a bit of CN key costs over the paths taken while nothing fails; 0: not known yet."""
+    undivided: float = 0.0
+    """Of class split: what it would be over the best single path."""

@@ -31,7 +31,8 @@ class Forward(Message, kw_only=True):
     reference: str
     """16 hexadecimal digits, chosen by the sender of this hop, to match the acknowledgement."""
     batch: str
-    """32 hexadecimal digits: the two AKMSs' name for these CN bits; random, unrelated to any user."""
+    """32 hexadecimal digits: the two AKMSs' name for these CN bits; random, unrelated to any user. Of class split the
+    name of a share, which nobody between the ends can relate to those of others."""
     remaining_ms: int
 
 
@@ -62,6 +63,14 @@ class Submit(Message, kw_only=True):
         return f"Submit(batch={self.batch}, destination={self.destination}, bits=<{8 * len(self.bits)} bits>)"
 
 
+class Expect(Message, kw_only=True):
+    """AKMS to the CKMS of its node: bits of this name are on their way here in shares (class split)."""
+
+    batch: str
+    length: int
+    """Bytes of the bits, and of each share."""
+
+
 class Outcome(Message, kw_only=True):
     """CKMS to its AKMS: what became of a submitted batch, end to end."""
 
@@ -74,6 +83,8 @@ class Deliver(Message, kw_only=True):
 
     batch: str
     bits: bytes
+    shares: int = 1
+    """Over how many paths without a common node it came: of class split, and no other, more than 1."""
 
     def __repr__(self) -> str:
         return f"Deliver(batch={self.batch}, bits=<{8 * len(self.bits)} bits>)"

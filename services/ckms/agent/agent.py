@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 
 from keyhaul.agents.gnmi.data import BrokenData
@@ -48,12 +49,14 @@ class Agent:
         self._runtime = runtime
         self._target: Target | None = None
         self._refusals: dict[str, int] = {}
-        self._modules = Modules({each.section.id: _watched(each) for each in links}, lambda: self.subscriptions > 0)
-        telling = [self._telling(each) for each in links]
+        self._modules = Modules({}, lambda: self.subscriptions > 0)
+        self._links: list[TellingLink] = []
+        for each in links:
+            self.add(each)
         incarnation = identifier() if parts.steering is None else parts.steering.incarnation
         node = Node(own.id, suite_version(), incarnation)
-        facts = CarrierFacts(node, telling, parts.relay, parts.table, parts.steering, time.monotonic)
-        standard = QkdNode(own, node.version, telling, parts.table)
+        facts = CarrierFacts(node, self._links, parts.relay, parts.table, parts.steering, time.monotonic)
+        standard = QkdNode(own, node.version, self._links, parts.table)
         sources = {
             f"/{ckms.TOP}": facts.service,
             f"/{ckms.TOP}/links": facts.links,
@@ -71,6 +74,13 @@ class Agent:
     def subscriptions(self) -> int:
         """How many Subscribe RPCs stand."""
         return 0 if self._target is None else self._target.streams
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections came, and how many of them came to an RPC."""
+        if self._target is None:
+            return 0, 0
+        return self._target.handshakes.begun_total, self._target.handshakes.proved_total
 
     @property
     def refusals(self) -> Mapping[str, int]:
@@ -107,16 +117,27 @@ class Agent:
         asking = self._runtime.task(self._modules.run(), "modules")
         closing.push_async_callback(_end, asking)
 
-    def _telling(self, each: AgentLink) -> TellingLink:
+    def add(self, each: AgentLink) -> None:
+        """Tell of a link, too."""
         section, modules = each.section, self._modules
-        return TellingLink(
-            each.link,
-            section.pool + section.reserve,
-            rate=lambda: modules.rate(section.id),
-            qber=lambda: modules.qber(section.id),
-            round_trip=lambda: each.channel.round_trip,
-            module_answers=lambda: modules.answers(section.id),
+        modules.add(section.id, _watched(each))
+        taken = {link.number for link in self._links}
+        self._links.append(
+            TellingLink(
+                each.link,
+                section.pool + section.reserve,
+                rate=lambda: modules.rate(section.id),
+                qber=lambda: modules.qber(section.id),
+                round_trip=lambda: each.channel.round_trip,
+                module_answers=lambda: modules.answers(section.id),
+                number=next(number for number in count(1) if number not in taken),
+            )
         )
+
+    def remove(self, link: str) -> None:
+        """Tell of a link no more, if it is told of."""
+        self._links[:] = [each for each in self._links if each.link.id != link]
+        self._modules.remove(link)
 
     def _refused(self, rpc: Rpc, peer: ServiceName | None, refused: Refused) -> None:
         self._refusals[refused.code.name] = self._refusals.get(refused.code.name, 0) + 1

@@ -46,9 +46,8 @@ class QkdNode:
 
     def members(self) -> dict[str, Any]:
         """The members of `qkd_node`."""
-        statuses = [link.link.status() for link in self._links]
+        told = [(link, link.link.status()) for link in self._links]
         expected = self._expected()
-        numbered = list(enumerate(zip(self._links, statuses, strict=True), 1))
         return {
             "qkdn_id": self._id,
             "qkdn_status": "OPERATING",
@@ -65,31 +64,26 @@ class QkdNode:
                         "app_id": self._relaying,
                         "app_status": "ON",
                         "app_type": "INTERNAL",
-                        "backing_qkdl_id": [self._link_id(status) for status in statuses],
+                        "backing_qkdl_id": [self._link_id(status) for _, status in told],
                         "local_qkdn_id": self._id,
                     }
                 ]
             },
             "qkd_interfaces": {
                 "qkd_interface": [
-                    {"qkdi_id": number, "qkdi_status": _interface_status(link, status)}
-                    for number, (link, status) in numbered
+                    {"qkdi_id": link.number, "qkdi_status": _interface_status(link, status)} for link, status in told
                 ]
             },
-            "qkd_links": {
-                "qkd_link": [
-                    self._link(number, link, status, expected[status.neighbour]) for number, (link, status) in numbered
-                ]
-            },
+            "qkd_links": {"qkd_link": [self._link(link, status, expected[status.neighbour]) for link, status in told]},
         }
 
-    def _link(self, number: int, link: TellingLink, status: LinkStatus, expected: int) -> dict[str, Any]:
+    def _link(self, link: TellingLink, status: LinkStatus, expected: int) -> dict[str, Any]:
         rate = link.rate()
         return {
             "qkdl_id": self._link_id(status),
             "qkdl_status": _STATUS.get(status.state, "PASSIVE") if link.link.up or status.state != "up" else "PASSIVE",
             "qkdl_enable": status.state != "disabled",
-            "qkdl_local": {"qkdn_id": self._id, "qkdi_id": number},
+            "qkdl_local": {"qkdn_id": self._id, "qkdi_id": link.number},
             "qkdl_remote": {"qkdn_id": node_uuid(link.link.neighbour)},
             "qkdl_type": "PHYS",
             "qkdl_applications": [self._relaying],

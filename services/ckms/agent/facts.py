@@ -62,6 +62,8 @@ class TellingLink:
     """Seconds."""
     module_answers: Callable[[], bool]
     """Whether the QKD module of this end does."""
+    number: int
+    """Of the link and its interface, as long as the process runs (ETSI GS QKD 015, qkdi_id)."""
 
 
 @dataclass(frozen=True, slots=True)

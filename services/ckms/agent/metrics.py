@@ -19,6 +19,11 @@ class Counted(Protocol):
         ...
 
     @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections came, and how many of them came to an RPC."""
+        ...
+
+    @property
     def refusals(self) -> Mapping[str, int]:
         """RPCs that were refused, by the name of the status code."""
         ...
@@ -33,6 +38,9 @@ class AgentCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric with its present value."""
         yield GaugeMetricFamily("keyhaul_gnmi_subscriptions", "Subscriptions that stand", self._agent.subscriptions)
+        came, proved = self._agent.connections
+        yield CounterMetricFamily("keyhaul_gnmi_handshakes", "Connections that came: TLS handshakes begun", came)
+        yield CounterMetricFamily("keyhaul_gnmi_connections", "Connections that came to an RPC", proved)
         refused = CounterMetricFamily("keyhaul_gnmi_refused", "RPCs refused, by status code", labels=["code"])
         for code, number in sorted(self._agent.refusals.items()):
             refused.add_metric([code], number)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +63,28 @@ class Modules:
             clock: seconds, monotonic.
             pause: waits so many seconds.
         """
-        self._watched = watched
+        self._watched: dict[str, Watched] = {}
         self._wanted = wanted
         self._clock = clock
         self._pause = pause
-        self._rates = {link: KeyRate(each.expected, clock()) for link, each in watched.items()}
+        self._rates: dict[str, KeyRate] = {}
         self._qber: dict[str, float] = {}
         self._answering: set[str] = set()
         self._looked = float("-inf")
+        for link, each in watched.items():
+            self.add(link, each)
+
+    def add(self, link: str, watched: Watched) -> None:
+        """Ask the module of a link, too."""
+        self._watched[link] = watched
+        self._rates[link] = KeyRate(watched.expected, self._clock())
+
+    def remove(self, link: str) -> None:
+        """Ask the module of a link no more, if it is asked."""
+        self._watched.pop(link, None)
+        self._rates.pop(link, None)
+        self._qber.pop(link, None)
+        self._answering.discard(link)
 
     def rate(self, link: str) -> int:
         """New key material of a link, bits per second."""
@@ -88,14 +103,17 @@ class Modules:
         while True:
             if self._wanted() or self._clock() - self._looked >= IDLE:
                 self._looked = self._clock()
-                await asyncio.gather(*map(self._look, self._watched))
+                await asyncio.gather(*map(self._look, tuple(self._watched)))
             await self._pause(LOOK)
 
     async def _look(self, link: str) -> None:
         watched, rate = self._watched[link], self._rates[link]
-        try:
+        status: Status | None = None
+        with suppress(Etsi014Error, Etsi014Unreachable):
             status = await watched.module.status(watched.slave, deadline=DEADLINE)
-        except (Etsi014Error, Etsi014Unreachable):
+        if self._watched.get(link) is not watched:
+            return
+        if status is None:
             self._answering.discard(link)
             self._qber.pop(link, None)
             rate.away(self._clock())

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from keyhaul.config.services import LinkSection
 from keyhaul.link.interface import LinkCalls
-from keyhaul.link.lookup import Module
 from keyhaul.transport.channel import Channel
+from keyhaul.transport.etsi014 import Client014
 from services.ckms.forwarding import ForwardingTable
 from services.ckms.relay import Relay
 from services.ckms.steering import Steering
@@ -19,7 +19,7 @@ class AgentLink:
 
     section: LinkSection
     link: LinkCalls
-    module: Module
+    module: Client014
     channel: Channel
 
 

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.admission.admit import Admission, Demand, Reason, Refusal, admit
+from controller.admission.admit import Admission, Demand, admit, possible
 from controller.admission.classes import CLASSES
+from controller.admission.price import undivided
+from controller.admission.refusal import Reason, Refusal
 from controller.admission.reservations import Reservations
-from controller.paths.constraints import Constraints
+from controller.paths.constraints import UNCONSTRAINED, Constraints
 from controller.view import Link, NetworkView
 from tests.controller.networks import RING, line, views
 
@@ -55,6 +57,8 @@ def test_split_reserves_on_each_share_and_tells_the_price() -> None:
     found = admitted(view, reservations, Demand("p", "a", "c", "split", 400))
     assert {path.nodes for path in found.paths} == {("a", "b", "c"), ("a", "f", "e", "d", "c")}
     assert found.price == pytest.approx(6 * 1.125)
+    assert undivided(view, reservations, found.demand) == pytest.approx(2 * 1.125)
+    assert undivided(view, reservations, Demand("r", "a", "c", "split", 10**9)) == 0.0
     assert refused(view, reservations, Demand("q", "a", "c", "split", 1, shares=3)) == Refusal(
         Reason.TOO_FEW_PATHS, None, 2
     )
@@ -69,7 +73,9 @@ def test_classes_take_the_links_that_they_may() -> None:
     ends = {
         name: admit(view, Reservations(), Demand("p", "a", "c", name, 10), 0.0) for name in ("gold", "silver", "bronze")
     }
-    assert ends["gold"] == Refusal(Reason.NO_BACKUP)
+    assert ends["gold"] == Refusal(
+        Reason.NO_BACKUP, barriers=("links without QKD", "links without the protection required")
+    )
     silver, bronze = ends["silver"], ends["bronze"]
     assert isinstance(silver, Admission)
     assert isinstance(bronze, Admission)
@@ -93,7 +99,6 @@ def test_a_refusal_for_rate_says_when_it_may_be_free() -> None:
     admitted(view, reservations, Demand("p", "a", "c", "gold", 800), expires=30.0)
     asked = Demand("q", "a", "c", "gold", 400)
     assert refused(view, reservations, asked, now=12.0) == Refusal(Reason.RATE, 18.0)
-    assert refused(view, reservations, replace(asked, rate=2_000)) == Refusal(Reason.RATE, None)
     assert isinstance(admit(reservations.onto(view), reservations, replace(asked, id="p"), 0.0), Admission)
     reservations.expire(30.0)
     admitted(view, reservations, asked)
@@ -118,7 +123,70 @@ def test_refusals_that_no_time_mends() -> None:
     carrier = view.changed(nodes=[replace(view.node("c"), access=False)])
     assert refused(carrier, none, Demand("q", "a", "c", "bronze", 1)).reason is Reason.UNKNOWN_NODE
     apart = view.changed([replace(view.link("b-c"), up=False)])
-    assert refused(apart, none, Demand("q", "a", "c", "bronze", 1)) == Refusal(Reason.NO_PATH)
+    assert refused(apart, none, Demand("q", "a", "c", "bronze", 1)) == Refusal(
+        Reason.NO_PATH, barriers=("links that are down",)
+    )
+
+
+def test_a_rate_that_no_links_make_is_not_promised_to_others() -> None:
+    view, reservations = change(line(*RING), "e-f", rate=300), Reservations()
+    found = refused(view, reservations, Demand("q", "a", "c", "gold", 400))
+    assert found == Refusal(Reason.SLOW, least_rate=266)
+    assert found.why == "the links make less than that rate: 266 bit/s of payload at most"
+    assert possible(view, reservations, Demand("q", "a", "c", "gold", 400)) == 266
+    assert isinstance(admit(view, reservations, Demand("q", "a", "c", "gold", 266), 0.0), Admission)
+    assert refused(view, reservations, Demand("q", "a", "c", "gold", 267)).reason is Reason.SLOW
+    admitted(view, reservations, Demand("p", "a", "c", "gold", 200), expires=30.0)
+    asked = Demand("q", "a", "c", "gold", 100)
+    assert refused(view, reservations, asked) == Refusal(Reason.RATE, 30.0)
+    assert possible(reservations.onto(view), reservations, asked) == 66
+    own = replace(asked, id="p")
+    assert possible(reservations.onto(view), reservations, own) == 266, "what it has itself counts as free"
+
+
+def test_a_shared_stream_makes_no_more_than_it_does() -> None:
+    slow = [replace(link, stream=300) for link in line(*RING).links]
+    view = line(*RING).changed(slow)
+    assert refused(view, Reservations(), Demand("q", "a", "c", "gold", 400)) == Refusal(Reason.SLOW, least_rate=266)
+
+
+def test_a_refusal_names_what_bars_the_paths() -> None:
+    view = line(*RING)
+    down = replace(view.link("a-b"), up=False)
+    plain = replace(view.link("e-f"), quantum=False)
+
+    def why(view: NetworkView, name: str, constraints: Constraints = UNCONSTRAINED) -> str:
+        return refused(view, Reservations(), Demand("q", "a", "c", name, 1, constraints=constraints)).why
+
+    assert why(view.changed([down]), "gold") == "there is no second path: every other has links that are down"
+    both = view.changed([down, plain])
+    assert why(both, "silver") == (
+        "no path keeps to the constraints: every one has links that are down or links without QKD"
+    )
+    assert why(both.changed(nodes=[replace(view.node("f"), quarantined=True)]), "silver") == (
+        "no path leads there: every one has links that are down"
+    ), "one thing that opens a path says more than three that do not"
+    short = Constraints(maximum_hops=1)
+    assert why(view, "bronze", short) == "no path keeps to the constraints: every one has too many hops"
+    assert why(line(("a", "b"), ("b", "c")), "gold") == "there is no second path"
+    apart = line(("a", "b"), ("c", "d"))
+    assert why(apart, "bronze") == "no path leads there"
+
+
+@settings(deadline=None, max_examples=60)
+@given(views(), st.sampled_from(("gold", "split")), st.sampled_from((4, 40, 400)))
+def test_what_would_be_possible_is_admitted_and_more_is_not(view: NetworkView, name: str, rate: int) -> None:
+    reservations = Reservations()
+    view = reservations.onto(view)
+    demand = Demand("p", "n0", "n1", name, rate)
+    found = admit(view, reservations, demand, 0.0)
+    if isinstance(found, Refusal) and found.reason is Reason.UNKNOWN_NODE:
+        return
+    most = possible(view, reservations, demand)
+    assert (most >= rate) == isinstance(found, Admission)
+    if most:
+        assert isinstance(admit(view, reservations, replace(demand, rate=most), 0.0), Admission)
+    assert isinstance(admit(view, reservations, replace(demand, rate=most + 1), 0.0), Refusal)
 
 
 @settings(deadline=None, max_examples=60)

@@ -7,12 +7,23 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.admission.admit import Admission, Demand, Reason, admit
-from controller.admission.reoptimise import Hysteresis, Standing, Verdict, consider, reconsider
+from controller.admission.admit import Admission, Demand, admit
+from controller.admission.refusal import Reason
+from controller.admission.reoptimise import (
+    Hysteresis,
+    Standing,
+    Verdict,
+    consider,
+    is_surely_best,
+    least_together,
+    open_weights,
+    reconsider,
+)
 from controller.admission.reservations import Reservations
 from controller.paths.compute import Path
+from controller.paths.search import distances_to
 from controller.view import NetworkView
-from tests.controller.networks import RING, line
+from tests.controller.networks import RING, line, views
 
 USUAL = Hysteresis()
 DEMAND = Demand("p", "a", "d", "silver", 100)
@@ -29,6 +40,26 @@ def settled(view: NetworkView, demand: Demand = DEMAND) -> tuple[Path, ...]:
     found = admit(view, Reservations(), demand, 0.0)
     assert isinstance(found, Admission)
     return found.paths
+
+
+@settings(deadline=None, max_examples=300)
+@given(views(7, 14), views(7, 14), st.sampled_from(("gold", "silver", "bronze", "split")), st.sampled_from((1, 30)))
+def test_what_the_bound_passes_over_has_nothing_to_gain(
+    view: NetworkView, other: NetworkView, name: str, rate: int
+) -> None:
+    demand, reservations = Demand("p", "n0", "n1", name, rate), Reservations()
+    found = admit(view, reservations, demand, 0.0)
+    if not isinstance(found, Admission) or found.shared or len(found.paths) < 2:
+        return
+    reservations.reserve(view, found.lease("p", 10.0))
+    figures = zip(view.links, other.links, strict=False)
+    view = reservations.onto(view.changed([replace(one, ab=new.ab, ba=new.ba, up=new.up) for one, new in figures]))
+    weights = open_weights(view)
+    tree, _ = distances_to(view.topology, weights, view.topology.node_number["n1"])
+    least = least_together(view, weights, tree, "n0", len(found.paths))
+    if is_surely_best(view, reservations, demand, found.paths, least):
+        advice = reconsider(view, reservations, demand, found.paths, Standing(0.0, 0.0), 1e6)
+        assert (advice.verdict, advice.standing.better_since) == (Verdict.STAY, None)
 
 
 def test_a_cut_moves_it_at_once_and_the_repair_once() -> None:

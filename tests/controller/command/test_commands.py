@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controller.admission.classes import CLASSES
+from controller.admission.refusal import Reason, Refusal
+from controller.command.connecting import session
 from controller.command.path import CLASSES as OFFERED
+from controller.command.places import Places
+from controller.northbound.interface import PathAsKept, PathState
+from controller.state import history
+from controller.state.database import open_database
+from controller.state.rollup import MINUTE, Key, Sample, Summary
 from keyhaul.config.carrier import CarrierLink, CarrierNode, CarrierPlan, encode
 from keyhaul.identity.names import Role
 from tests.controller.command.conftest import Keyhaul
@@ -21,7 +30,8 @@ from tests.controller.northbound.scene import Scene
 def test_the_links_are_shown_for_people_and_for_programs(keyhaul: Keyhaul) -> None:
     shown = keyhaul("topology")
     assert shown.code == 0
-    assert shown.words.startswith("controller-16 leads in epoch 7, plan 1, 5 nodes, 5 of 5 links up, 2 demands")
+    head = "controller-16 leads in epoch 7 for 2 min 5 s, plan 1, 5 nodes, 5 of 5 links up, 2 demands"
+    assert shown.words.startswith(head)
     assert "8-9 up QKD 10 k 900 / 0 100% 2.1% 0.35 ms 0" in shown.words
     document = keyhaul("topology", "--json").document
     assert document["status"]["links_up"] == 5
@@ -46,6 +56,17 @@ def test_events_are_printed_one_a_line(keyhaul: Keyhaul, scene: Scene) -> None:
     assert json.loads(document)["number"] == second
 
 
+def test_the_past_of_a_link_is_shown(keyhaul: Keyhaul, scene: Scene) -> None:
+    assert keyhaul("topology", "history", "--link", "9-16").out == "Nothing was measured then.\n"
+    key = Key("9-16", "ckms-9", int(time.time() // 60) * 60)
+    row = {key: Summary.of(Sample("9-16", "ckms-9", True, 2_000.0, 8e6, 0.0003, 0.021))}
+    scene.database.transact(lambda c: history.write(c, MINUTE, 1, row))
+    assert "9 100% 2 k 2 k 2 k 8 M 8 M 0.3 ms 2.1% 2.1%" in keyhaul("topology", "history", "--link", "9-16").words
+    document = keyhaul("topology", "history", "--link", "9-16", "--json").document
+    assert [one["samples"] for one in document["periods"]] == [1]
+    assert "history is that of a --link" in keyhaul("topology", "history").error
+
+
 def test_demands_are_listed_with_their_paths(keyhaul: Keyhaul) -> None:
     words = keyhaul("path", "list").words
     assert "b2b2b2b2 gold 800 primary: 2 > 8 > 9 > 14 installed 12 s backup: 2 > 8 > 16 > 9 > 14 installed" in words
@@ -67,7 +88,10 @@ def test_a_path_is_explained(keyhaul: Keyhaul) -> None:
     assert "share the links 2-8, 9-14." in told.words
     assert "8-9 8 9" in told.words
     refused = keyhaul("path", "explain", "2", "14", "--without-link", "8-9", "--hops", "3")
-    assert refused.words.startswith("bronze from 2 to 14: refused: no path keeps to the constraints In the way, each")
+    assert refused.words.startswith(
+        "bronze from 2 to 14: refused: no path keeps to the constraints: every one has excluded links or too many hops"
+    )
+    assert "In the way, each" in refused.words
     assert "2 > 8 > 9 > 14 breaks a constraint 8-9 from 8: the link is excluded" in refused.words
     split = keyhaul("path", "explain", "2", "14", "--class", "split", "--json").document
     assert split["refusal"] == {"reason": "there are too few paths without a common node", "paths_found": 1}
@@ -149,7 +173,7 @@ def test_failures_say_what_to_do(keyhaul: Keyhaul, stands: Standing, tmp_path: P
         (("--controller", "controller-16@127.233.1.17:9"), 2, "--controller needs --identity"),
         (("--controller", "controller-16@127.233.1.17:9", "--identity", tmp_path), 1, "certificate.pem cannot be read"),
         (
-            ("--controller", f"controller-16@{stands.listener.address}", "--identity", stands.identity[Role.MANAGER]),
+            ("--controller", f"controller-16@{stands.listener.address}", "--identity", stands.identity[Role.SALES]),
             1,
             "show the certificate of a viewer or an operator",
         ),
@@ -172,7 +196,7 @@ def test_one_look_at_the_network_fits_the_terminal(keyhaul: Keyhaul, monkeypatch
         assert all(len(line) <= columns for line in told.out.splitlines())
         assert "8-9" in told.out
         assert "primary: 2>8>9>14" in told.words
-    assert keyhaul("top", "--once", "--json").document["links_up"] == 5
+    assert keyhaul("top", "--once", "--json").document["status"]["links_up"] == 5
 
 
 def test_the_classes_to_choose_from_are_those_that_there_are() -> None:
@@ -190,3 +214,42 @@ def test_help_loads_neither_transport_nor_rich() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr.strip() == "[]"
     assert done.stdout.count("Usage: keyhaul") == 5
+
+
+def test_paths_that_drain_are_shown_as_such(keyhaul: Keyhaul, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = scene.kept[0]
+    drains = PathAsKept(scene.kept[1].paths[1].path, 0, PathState.DRAINING)
+    monkeypatch.setattr(scene, "kept", [replace(kept, paths=(*kept.paths, drains))])
+    listed = keyhaul("path", "list").words
+    assert "backup: 2 > 8 > 16 > 9 > 14 installed 12 s primary: 2 > 8 > 16 > 9 > 14 draining" in listed
+    monkeypatch.setattr(scene, "kept", [replace(kept, paths=(drains,), refusal=Refusal(Reason.NO_PATH))])
+    told = keyhaul("top", "--once").words
+    assert "1 demand (1 without a path)" in told
+    assert "primary: 2>8>16>9>14 draining" in told
+    assert "no path" in told
+
+
+async def test_a_view_follows_the_leader_and_stays_with_who_answers(stands: Standing, tmp_path: Path) -> None:
+    database = open_database("sqlite:///controller.db", tmp_path)
+    other = Scene(database)
+    other.leads = False
+    standby = Standing(other, stands.pki, tmp_path / "other", "127.233.2.17", "17")
+    controllers = (("controller-16", stands.listener.address), ("controller-17", standby.listener.address))
+    where = Places(controllers, stands.identity[Role.VIEWER])
+    try:
+        async with session(where) as there:
+            assert (await there.follow()).leads
+            assert there.name == "controller-16"
+            stands.scene.leads, other.leads = False, True
+            assert (await there.follow()).led_s == 125.0
+            assert there.name == "controller-17"
+            other.leads = False
+            status = await there.follow()
+            assert (there.name, status.leads) == ("controller-17", False)
+            standby.close()
+            assert not (await there.follow()).leads
+            assert there.name == "controller-16"
+    finally:
+        stands.scene.leads = True
+        standby.close()
+        database.close()

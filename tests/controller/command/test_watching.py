@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from controller.command import watching
@@ -70,8 +71,9 @@ def lines(shown: Look, width: int, height: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("height", [16, 24, 40, 60])
-def test_a_great_network_fits_and_the_worst_is_seen(width: int, height: int) -> None:
-    shown = lines(look(), width, height)
+@pytest.mark.parametrize("demands", [20, 200])
+def test_a_great_network_fits_and_the_worst_is_seen(width: int, height: int, demands: int) -> None:
+    shown = lines(look(demands=demands), width, height)
     assert len(shown) <= height
     assert max(map(len, shown)) <= width
     text = "\n".join(shown)
@@ -91,16 +93,38 @@ def test_a_small_network_is_shown_whole() -> None:
     assert "1 min 30 s" in text
 
 
+def test_paths_that_are_broken_or_drain_are_told_from_those_that_carry() -> None:
+    def way(rank: int, state: str, *down: str) -> network.PathFacts:
+        return network.PathFacts(rank=rank, nodes=NODES, links=[], state=state, down=list(down))
+
+    shown = look(5, 1, 2)
+    carried = [way(0, "installed", "8-9"), way(1, "installed"), way(0, "draining")]
+    cut = structs.replace(demand(2), paths=[way(0, "installed", "8-9")], refusal=network.RefusalFacts("none is left"))
+    shown.demands = [structs.replace(demand(1), paths=carried), cut]
+    told = [re.split(r"\s{2,}", line.strip())[-2:] for line in lines(shown, 80, 40) if ">14" in line]
+    assert [row[0] if row[1].endswith("s") else row[1] for row in told] == [
+        "broken",  # who is served by nothing comes first
+        "no path",
+        "broken",
+        "installed",
+        "draining",
+    ]
+
+
 def test_an_empty_network_is_shown_too() -> None:
     empty = Look("controller-16", 0.0, network.Status(leads=False), [], [])
-    assert lines(empty, 80, 24)[0].startswith("controller-16 stands by, nobody leads, plan 0, 0 nodes, 0 of 0 links up")
+    head = "controller-16 stands by, nobody is known to lead, plan 0, 0 nodes, 0 of 0 links up"
+    assert lines(empty, 120, 24)[0].startswith(head)
+    lost = Look("controller-16", 0.0, network.Status(leads=False, leader="10.0.0.1:7446", database=False), [], [])
+    assert "nobody is known to lead" in lines(lost, 120, 24)[0]
+    assert "the database does not answer" in lines(lost, 120, 24)[0]
 
 
 async def test_what_cannot_be_renewed_stays_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone:
         name = "controller-16"
 
-        async def call(self, *_: Any) -> None:
+        async def follow(self) -> None:
             raise Failed("controller-16: cannot be reached", 69)
 
     monkeypatch.setattr(asyncio, "sleep", _at_once)
@@ -116,11 +140,12 @@ async def test_only_the_last_events_are_asked_for(seen: int, position: int, afte
         name = "controller-16"
         asked: int | None = None
 
-        async def call(self, operation: Any, request: Any) -> Any:
-            if isinstance(request, network.AskEvents):
-                self.asked = request.after
-                return network.Events(events=look(events=position).events[-1:])
+        async def follow(self) -> network.Status:
             return network.Status(leads=True, position=position)
+
+        async def call(self, operation: Any, request: Any) -> Any:
+            self.asked = request.after
+            return network.Events(events=look(events=position).events[-1:])
 
     session = Stands()
     before = look(events=seen + 1) if seen else None

@@ -10,12 +10,16 @@ from typing import Any
 from controller.admission.admit import Admission, Demand, admit
 from controller.admission.reservations import Reservations
 from controller.facts import LinkFacts, NodeReport, PoolFacts, Received
+from controller.journal import Journal
 from controller.northbound.interface import DemandAsKept, Leader, PathAsKept, PathState
 from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
 from controller.state import events, plans
 from controller.state.leading import NotLeading
+from controller.state.rollup import Key, Summary
 from controller.topology import Discovery, discover
+from controller.view import Link
 from keyhaul.database.database import Database
+from keyhaul.randomness import identifier
 
 SUITES = frozenset({"otp", "aes-256-gcm"})
 PAIRS = (("2", "8"), ("8", "9"), ("8", "16"), ("9", "16"), ("9", "14"))
@@ -83,6 +87,8 @@ class Scene:
         self.leads = True
         self.found: Discovery | None = discover(self.network, reports(self.network, 0.0), 0.0)
         self._told = asyncio.Event()
+        self.waiters = 0
+        """Who waits for events, or waited."""
         database.transact(lambda c: plans.apply(c, self.network, "a" * 64))
 
     def take_on(self, identity: str, service_class: str, rate: int, source: str = "2", target: str = "14") -> Admission:
@@ -98,13 +104,13 @@ class Scene:
 
     def tell(self, kind: str, subject: str, **facts: Any) -> int:
         """Record an event, as the controller would."""
-        number = self.database.transact(lambda c: events.tell(c, kind, subject, facts))
+        number = self.database.transact(lambda c: events.tell(c, kind, subject, facts, identifier()))
         told, self._told = self._told, asyncio.Event()
         told.set()
         return number
 
     def leader(self) -> Leader:
-        return Leader(self.leads, 7 if self.leads else None, "127.233.0.16:7446", alone=False)
+        return Leader(self.leads, 7 if self.leads else None, "127.233.0.16:7446", False, 125.0 if self.leads else 0.0)
 
     def plan_version(self) -> int:
         return 1
@@ -128,7 +134,11 @@ class Scene:
         return self.database.transact(lambda c: events.after(c, after, most))
 
     async def event_told(self) -> None:
+        self.waiters += 1
         await self._told.wait()
+
+    async def measured(self, link: Link, level: int, count: int) -> Mapping[Key, Summary]:
+        return await Journal(self.database).measured(link, level, count)
 
     async def quarantine(self, node: str, reason: str) -> None:
         self._as_leader()

@@ -8,15 +8,20 @@ from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import Connection
 
 from controller import whatif
 from controller.northbound import foresight, reading
 from controller.northbound.interface import PathState
+from controller.state import history
+from controller.state.clock import wall
+from controller.state.rollup import MINUTE, Key, Sample, Summary
 from controller.topology import discover
+from keyhaul.database.errors import DatabaseUnavailable
 from keyhaul.identity.names import Role
 from keyhaul.transport.listener import Listener
 from keyhaul.transport.messages import foresight as foreseen
-from keyhaul.transport.messages import network
+from keyhaul.transport.messages import measured, network
 from keyhaul.transport.messages.base import ErrorCode, Message, ServiceError
 from keyhaul.transport.operations import (
     NETWORK_DEMANDS,
@@ -24,6 +29,7 @@ from keyhaul.transport.operations import (
     NETWORK_DRYRUN,
     NETWORK_EVENTS,
     NETWORK_EXPLAIN,
+    NETWORK_HISTORY,
     NETWORK_LINKS,
     NETWORK_NODES,
     NETWORK_QUARANTINE,
@@ -45,6 +51,7 @@ NORTHBOUND = [one for one in OPERATIONS.values() if one.name.startswith("network
 
 SAMPLES: dict[type[Message], Message] = {
     network.AskEvents: network.AskEvents(after=0),
+    measured.AskHistory: measured.AskHistory(link="8-9"),
     foreseen.Explain: foreseen.Explain(source="ckms-2", target="ckms-14", service_class="bronze"),
     foreseen.DryRun: foreseen.DryRun(nodes=[], links=[]),
     network.Quarantine: network.Quarantine(node="ckms-9", reason="a test"),
@@ -152,9 +159,14 @@ async def test_why_a_path_is_told_with_what_else_was_looked_at(scene: Scene, too
     assert told.admitted == []
     assert told.would_open == ["rate"]
     assert told.candidates[0].hops[0].obstacle == "too little of the rate is to spare"
+    faster = foreseen.Explain(source="ckms-2", target="ckms-14", service_class="gold", rate=9_000)
+    told = await viewer.call(NETWORK_EXPLAIN, faster, deadline=DEADLINE)
+    assert told.refusal == network.RefusalFacts("the links make less than that rate: 8888 bit/s of payload at most")
     apart = foreseen.Explain(source="ckms-2", target="ckms-14", service_class="split", rate=8)
     told = await viewer.call(NETWORK_EXPLAIN, apart, deadline=DEADLINE)
     assert told.refusal == network.RefusalFacts("there are too few paths without a common node", paths_found=1)
+    assert told.would_open == ["topology"]
+    assert told.candidates[0].reason == "all of these would pass ckms-8, ckms-9"
     limited = foreseen.ConstraintFacts(excluded_links=["8-9"], maximum_hops=3)
     none = foreseen.Explain(source="ckms-2", target="ckms-14", service_class="bronze", constraints=limited)
     told = await viewer.call(NETWORK_EXPLAIN, none, deadline=DEADLINE)
@@ -179,7 +191,9 @@ async def test_what_if_tells_who_is_affected_and_reserves_nothing(scene: Scene, 
     assert (told.demands, told.broken) == (2, 0)
     assert (told.demands, told.fates) == (2, {"lost": 0, "rerouted": 0, "weakened": 1, "protected": 1})
     assert [(one.demand, one.fate) for one in told.outcomes] == [("b" * 32, "weakened"), ("a" * 32, "protected")]
-    assert told.outcomes[0].refusal == network.RefusalFacts("there is no second path")
+    assert told.outcomes[0].refusal == network.RefusalFacts(
+        "there is no second path: every other has links that are down"
+    )
     assert [path.links for path in told.outcomes[0].after] == [["2-8", "8-16", "9-16", "9-14"]]
     assert told.islands == []
     told = await viewer.call(NETWORK_WHATIF, foreseen.WhatIf(nodes=["ckms-9"]), deadline=DEADLINE)
@@ -306,6 +320,74 @@ async def test_a_controller_that_stands_by_changes_nothing_and_says_who_leads(sc
     assert (status.leads, status.epoch, status.quarantined) == (False, None, {})
 
 
+@pytest.mark.parametrize("name", ["demands", "reservations", "explain", "whatif", "dryrun"])
+async def test_what_is_promised_only_the_leader_tells(scene: Scene, tool: Ask, name: str) -> None:
+    scene.leads = False
+    viewer = await tool(Role.VIEWER)
+    operation = OPERATIONS[f"network.{name}"]
+    error = await refused(viewer.call(operation, sample(operation), deadline=DEADLINE))
+    assert error.code is ErrorCode.CONFLICT
+    assert "127.233.0.16:7446 does" in error.message
+
+
+async def test_who_leads_and_for_how_long_is_told_though_the_database_is_away(
+    scene: Scene, tool: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = await tool(Role.VIEWER)
+
+    async def fails() -> int:
+        raise DatabaseUnavailable("gone")
+
+    async def hangs() -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(reading, "PATIENCE", 0.01)
+    for position in (fails, hangs):
+        monkeypatch.setattr(scene, "position", position)
+        status = await viewer.call(NETWORK_STATUS, network.Ask(), deadline=DEADLINE)
+        assert (status.leads, status.led_s, status.position, status.database) == (True, 125.0, 0, False)
+
+
+async def test_the_past_of_a_link_is_told_by_minute_of_both_directions(scene: Scene, tool: Ask) -> None:
+    def write(connection: Connection) -> int:
+        start = int(wall(connection) // 60) * 60
+        for minutes, sender, rate in (
+            (0, "ckms-9", 300.0),
+            (1, "ckms-8", 100.0),
+            (1, "ckms-9", 200.0),
+            (9, "ckms-8", 1.0),
+        ):
+            sample = Sample("8-9", sender, rate != 200, rate, 8 * rate, 0.0007, None if minutes else 0.02)
+            key = Key("8-9", sender, start - 60 * minutes)
+            history.write(connection, MINUTE, 1, {key: Summary.of(sample)})
+        return start
+
+    start = scene.database.transact(write)
+    viewer = await tool(Role.VIEWER)
+    asked = measured.AskHistory(link="8-9", periods=5)
+    told = (await viewer.call(NETWORK_HISTORY, asked, deadline=DEADLINE)).periods
+    assert [(one.start - start, one.sender, one.rate, one.availability, one.qber) for one in told] == [
+        (-60, "ckms-8", 100.0, 1.0, None),
+        (-60, "ckms-9", 200.0, 0.0, None),
+        (0, "ckms-9", 300.0, 1.0, 0.02),
+    ]
+    by_day = measured.AskHistory(link="8-9", by="day")
+    assert (await viewer.call(NETWORK_HISTORY, by_day, deadline=DEADLINE)).periods == []
+    error = await refused(viewer.call(NETWORK_HISTORY, measured.AskHistory(link="8-99"), deadline=DEADLINE))
+    assert (error.code, error.message) == (ErrorCode.NOT_FOUND, "there is no link 8-99")
+
+
+async def test_the_links_that_break_a_path_are_told(scene: Scene, tool: Ask) -> None:
+    scene.take_on("a" * 32, "gold", 800)
+    assert scene.found is not None
+    view = scene.found.view
+    scene.found = replace(scene.found, view=view.changed([replace(view.link("8-9"), up=False)]))
+    viewer = await tool(Role.VIEWER)
+    (told,) = (await viewer.call(NETWORK_DEMANDS, network.Page(), deadline=DEADLINE)).demands
+    assert [path.down for path in told.paths] == [["8-9"], []]
+
+
 async def test_before_the_first_look_at_the_network_nothing_is_made_up(scene: Scene, tool: Ask) -> None:
     scene.found = None
     viewer = await tool(Role.VIEWER)
@@ -317,16 +399,16 @@ async def test_before_the_first_look_at_the_network_nothing_is_made_up(scene: Sc
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.CONTROLLER])
 async def test_no_other_role_gets_anything(role: Role, house: House, listener: Listener, scene: Scene) -> None:
     """The listener decides, so the caller is one that asks for what its role must not."""
-    may = {"network." + name for name in ("quarantine", "release")} if role is Role.VIEWER else set()
+    changes = {"network.quarantine", "network.release"}
     channel = await house.channel(service(role, "7"), service(Role.CONTROLLER, "16"), listener.address)
     forbidden = 0
     for operation in NORTHBOUND:
-        if role is Role.OPERATOR or (role is Role.VIEWER and operation.name not in may):
+        if role is Role.OPERATOR or (role in (Role.VIEWER, Role.MANAGER) and operation.name not in changes):
             continue
         error = await refused(channel.exchange(operation.path, sample(operation), operation.reply, deadline=DEADLINE))
         assert (operation.name, error.code) == (operation.name, ErrorCode.FORBIDDEN)
         forbidden += 1
-    assert forbidden == {Role.OPERATOR: 0, Role.VIEWER: 2}.get(role, len(NORTHBOUND))
+    assert forbidden == {Role.OPERATOR: 0, Role.VIEWER: 2, Role.MANAGER: 2}.get(role, len(NORTHBOUND))
     assert [name for name, _ in house.alarms] == ["wrong-role"] * forbidden
     assert scene.quarantined() == {}
 

@@ -11,7 +11,7 @@ from controller.paths.constraints import Constraints, Obstacle
 from controller.paths.explain import Verdict, explain
 from controller.paths.policies import Policy
 from controller.view import Direction, NetworkView
-from tests.controller.networks import line, views
+from tests.controller.networks import RING, line, views
 from tests.controller.paths.test_compute import constraints
 
 DIAMOND = (("a", "b"), ("b", "z"), ("a", "c"), ("c", "z"), ("a", "d"), ("d", "z"), ("a", "e"), ("e", "z"))
@@ -75,3 +75,27 @@ def test_what_is_told_agrees_with_the_constraints(view: NetworkView, asked: Cons
     verdicts = [candidate.verdict for candidate in told.candidates]
     assert verdicts.count(Verdict.PRIMARY) == (told.chosen is not None)
     assert len({tuple(hop.link for hop in one.hops) for one in told.candidates}) == len(told.candidates)
+
+
+def test_what_serves_divided_keys_is_told_as_that() -> None:
+    told = explain(line(*RING), "a", "c", shares=2)
+    assert {path.nodes for path in told.shares} == {("a", "b", "c"), ("a", "f", "e", "d", "c")}
+    assert [candidate.verdict for candidate in told.candidates] == [Verdict.SHARE, Verdict.SHARE]
+    assert told.chosen is None
+    assert told.would_open == ()
+
+
+def test_where_all_paths_meet_it_is_told_in_which_nodes() -> None:
+    view = line(("a", "b"), ("b", "c"), ("b", "d"), ("c", "e"), ("d", "e"), ("e", "z"))
+    told = explain(view, "a", "z", shares=2)
+    assert told.shares == ()
+    assert {candidate.verdict for candidate in told.candidates} == {Verdict.ALONE}
+    assert {candidate.reason for candidate in told.candidates} == {"all of these would pass b, e"}
+    assert told.would_open == ("topology",)
+
+
+def test_a_constraint_that_keeps_the_second_share_away_is_told() -> None:
+    told = explain(line(*RING), "a", "c", Constraints(excluded_nodes=frozenset({"e"})), shares=2)
+    assert told.shares == ()
+    assert told.would_open == ("excluded_nodes",)
+    assert Verdict.NOT_ALLOWED in {candidate.verdict for candidate in told.candidates}

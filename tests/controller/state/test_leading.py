@@ -9,18 +9,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
+from controller.remembering import Batch
 from controller.state import events
 from controller.state.database import open_database
+from controller.state.history import History
 from controller.state.leading import Leadership, NotLeading, boot_time
 from controller.state.lease import Terms
+from controller.state.rollup import Sample
 from controller.state.serials import Serials
+from controller.steering.effects import Note
 from keyhaul.database.database import Database
-from keyhaul.database.errors import DatabaseUnusable
-from tests.postgresql import PostgreSQL
+from keyhaul.database.errors import DatabaseUnavailable, DatabaseUnusable, OutcomeUnknown
+from keyhaul.randomness import identifier
+from tests.postgresql import PostgreSQL, running
 
 LONGEST = 30.0
 
@@ -60,7 +66,7 @@ class Process:
 
 
 def tell(connection: Connection) -> int:
-    return events.tell(connection, "test", "", {})
+    return events.tell(connection, "test", "", {}, identifier())
 
 
 def every(connection: Connection) -> list[events.Event]:
@@ -177,6 +183,45 @@ async def test_a_database_that_hangs_ends_the_lease_in_time(pair: tuple[Process,
     await hanging
 
 
+async def test_who_leads_rests_while_the_database_is_away_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running() as server:
+        url = server.database()
+        process, other = (Process(open_database(url, tmp_path), name) for name in ("one", "two"))
+        assert await process.lead() == 1
+        recorder = await History.begin(process.leadership, 1, process.now)
+        recorder.add([Sample("8-9", "ckms-8", True, 100.0, 800.0, 0.001, None)], process.now)
+        batch = Batch((Note("link-down", "8-9"),))
+        committed = Database.transact
+
+        def breaks_off(database: Database, work: Any) -> Any:
+            committed(database, work)
+            raise OutcomeUnknown("the connection broke off")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "transact", breaks_off)
+            with pytest.raises(OutcomeUnknown):
+                await process.leadership.transact(batch.write)
+        server.stop(signal.SIGQUIT)
+        for _ in range(30):
+            for one in (process, other):
+                one.now += 1.0
+                await one.leadership.turn()
+            with pytest.raises((DatabaseUnavailable, NotLeading)):
+                await process.leadership.transact(batch.write)
+        assert (process.leadership.epoch, other.leadership.epoch) == (None, None)
+        server.start()
+        await process.pass_time(8)
+        assert process.leadership.epoch == 2
+        assert process.told == [("gained", 1), ("lost", 1), ("gained", 2)]
+        await process.leadership.transact(batch.write)
+        assert [one.kind for one in await process.database.run(lambda c: events.after(c, 0))] == ["link-down"]
+        assert await recorder.flush() == 1
+        for one in (process, other):
+            one.database.close()
+
+
 async def test_serials_grow_over_processes_and_epochs_and_never_come_twice(reopen: Callable[[], Database]) -> None:
     seen: list[int] = []
     for epoch in (1, 2, 3):
@@ -209,6 +254,7 @@ from controller.state.leading import Leadership, NotLeading
 from controller.state.lease import Terms
 from controller.state import events
 from keyhaul.database.errors import DatabaseUnavailable
+from keyhaul.randomness import identifier
 
 async def main():
     leadership = Leadership(open_database(sys.argv[1], Path(".")), sys.argv[2], Terms(2.4, 0.5, 0.8),
@@ -219,7 +265,7 @@ async def main():
     while True:
         epoch = leadership.epoch
         try:
-            await leadership.transact(lambda c: events.tell(c, "acted", sys.argv[2], {"epoch": epoch}))
+            await leadership.transact(lambda c: events.tell(c, "acted", sys.argv[2], {"epoch": epoch}, identifier()))
         except (NotLeading, DatabaseUnavailable):
             pass
         await asyncio.sleep(0.02)
@@ -273,3 +319,35 @@ async def test_of_processes_that_are_frozen_and_killed_each_acts_in_its_own_epoc
     assert epochs == sorted(epochs), "nothing of an older epoch after the newer one began"
     assert len({(act.facts["epoch"], act.subject) for act in acts}) == len(set(epochs)), "an epoch is of one process"
     watching.close()
+
+
+async def test_an_epoch_that_others_have_heard_of_is_surpassed_and_serials_are_skipped(database: Database) -> None:
+    process = Process(database)
+    epoch = await process.lead()
+    _, former = await Serials(process.leadership).take(3)
+
+    await process.leadership.surpass(epoch + 6, 2**33)
+
+    assert process.leadership.epoch == epoch + 7
+    assert process.told == [("gained", epoch), ("lost", epoch), ("gained", epoch + 7)]
+    later, serials = await Serials(process.leadership).take(1)
+    assert later == epoch + 7
+    assert serials.start > 2**33 + 2**32 > former.stop
+    await process.pass_time(60.0)
+    assert process.leadership.epoch == epoch + 7, "it goes on renewing"
+
+
+async def test_who_does_not_lead_surpasses_nothing(database: Database) -> None:
+    first, second = Process(database), Process(database)
+    epoch = await first.lead()
+    await second.pass_time(0.01)
+    await first.leadership.close()
+    taken = await second.lead()
+    first.leadership.lease.taken(epoch, first.now)  # as if it had not noticed
+
+    with pytest.raises(NotLeading):
+        await first.leadership.surpass(epoch + 5, 1)
+
+    assert second.leadership.epoch == taken
+    await second.pass_time(5.0)
+    assert second.leadership.epoch == taken

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
 from controller.promises import Hop, Promise
+from controller.remembering import Batch
 from controller.state import demands, events, installed, plans
 from controller.state.counters import value
+from controller.state.database import PURPOSE
 from controller.state.installed import Statement
 from controller.state.schema import COUNTERS, metadata
+from controller.steering.effects import Note
 from keyhaul.database.database import Database
+from keyhaul.database.engines import engine_for, locate
+from keyhaul.randomness import identifier
 
 NETWORK = PlannedNetwork(
     (
@@ -44,6 +53,29 @@ def test_the_migrations_make_the_tables_that_the_code_uses(database: Database) -
 
     assert database.transact(differences) == []
     assert {name: database.transact(lambda c, name=name: value(c, name)) for name in COUNTERS} == COUNTERS  # type: ignore[misc]
+
+
+def test_events_of_the_first_release_stay_and_more_follow(
+    database_url: str, tmp_path: Path, reopen: Callable[[], Database]
+) -> None:
+    engine = engine_for(locate(database_url, tmp_path, "test", ""))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(PURPOSE.migrations))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for number in (1, 2):
+            connection.execute(text(f"INSERT INTO events VALUES ({number}, 1, 'link-down', '8-9', '{{}}')"))
+        connection.execute(text("UPDATE counters SET value = 2 WHERE name = 'event'"))
+    engine.dispose()
+    database = reopen()
+    assert database.transact(lambda c: events.tell(c, "link-up", "8-9", {}, identifier())) == 3
+    assert [one.kind for one in database.transact(lambda c: events.after(c, 0))] == [
+        "link-down",
+        "link-down",
+        "link-up",
+    ]
 
 
 def test_a_plan_comes_back_in_its_order_and_the_same_one_is_no_new_version(reopen: Callable[[], Database]) -> None:
@@ -139,11 +171,12 @@ def test_events_are_numbered_without_gaps_and_follow_a_snapshot(
     assert database.transact(lambda c: events.after(c, 0)) == []
 
     def fails(connection: Connection) -> None:
-        events.tell(connection, "link-down", "8-9", {})
+        events.tell(connection, "link-down", "8-9", {}, identifier())
         raise LookupError
 
     for number in range(1, 8):
-        told = database.transact(lambda c, n=number: events.tell(c, "link-down", f"link {n}", {"rate": n}))  # type: ignore[misc]
+        link, facts = f"link {number}", {"rate": number}
+        told = database.transact(partial(events.tell, kind="up", subject=link, facts=facts, identity=identifier()))
         assert told == number
         with pytest.raises(LookupError):
             database.transact(fails)
@@ -160,7 +193,18 @@ def test_events_are_numbered_without_gaps_and_follow_a_snapshot(
         database.transact(lambda c: events.after(c, 8))
     monkeypatch.setattr(events, "KEPT", 2)
     monkeypatch.setattr(events, "PORTION", 8)
-    database.transact(lambda c: events.tell(c, "link-up", "8-9", {}))
+    database.transact(lambda c: events.tell(c, "link-up", "8-9", {}, identifier()))
     assert [one.number for one in database.transact(lambda c: events.after(c, 6))] == [7, 8]
     with pytest.raises(events.Forgotten):
         database.transact(lambda c: events.after(c, 5))
+
+
+def test_an_event_that_is_told_again_after_an_unknown_outcome_is_there_once(reopen: Callable[[], Database]) -> None:
+    notes = (Note("link-down", "8-9"), Note("link-down", "8-9"), Note("node-silent", "ckms-9"))
+    batch, again = Batch(notes), Batch(notes)
+    for _ in range(3):
+        reopen().transact(batch.write)
+    database = reopen()
+    assert [one.kind for one in database.transact(lambda c: events.after(c, 0))] == [one.kind for one in notes]
+    database.transact(again.write)
+    assert database.transact(events.position) == 6

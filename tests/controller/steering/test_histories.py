@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller.steering.events import Event
 from tests.controller.steering.world import Fate, World, network
 
 VIEW = network(
@@ -102,7 +103,9 @@ def run(seed: int, steps: int, frequencies: dict[str, float]) -> World:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 1 << 32), st.integers(10, 120))
 def test_paths_in_force_always_lead_to_their_ends(seed: int, steps: int) -> None:
-    run(seed, steps, FREQUENCIES).check()
+    world = run(seed, steps, FREQUENCIES)
+    world.check()
+    assert not [note for note in world.notes if note.kind is Event.UNKNOWN], "nothing was forgotten that a node has"
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
+
 import pytest
 
+from controller.planned import PlannedNetwork
+from controller.steering import installation
 from controller.steering.effects import Read, Tell
 from controller.steering.events import Event
+from controller.steering.looking import MOST_URGENT
 from controller.steering.served import Served
+from controller.topology import Discovery
+from controller.view import Direction
 from keyhaul.agents.statements import EntryStatement, PathStatement, Withdrawal
 from keyhaul.transport.messages.path import PathRefusal
 from tests.controller.steering.world import Fate, World, network
@@ -31,6 +39,17 @@ def only(world: World) -> Served:
 def ways(world: World) -> list[tuple[str, ...]]:
     """The nodes of the paths in force, by rank."""
     return [tuple(name.removeprefix("ckms-") for name in path.nodes) for path in only(world).paths]
+
+
+def reserved(world: World) -> dict[str, int]:
+    """What is reserved of each link, from its end a."""
+    return {link.id: link.ab.reserved for link in world.core.view.links if link.ab.reserved}
+
+
+def served_serials(world: World) -> set[int]:
+    """Of the entries in force of the one demand."""
+    current = only(world).current
+    return {serial for _, serial in current.entries} if current else set()
 
 
 def kinds(world: World) -> list[Event]:
@@ -225,6 +244,24 @@ def test_what_a_dead_node_had_reserved_comes_back_and_a_cut_off_one_goes_on() ->
     assert not world.core.reservations.leases
 
 
+def test_nodes_that_were_cut_off_and_are_heard_again_one_by_one_move_nothing() -> None:
+    """The third way is the first that is known to work again, and is not better for that."""
+    world = begun(World(network(*((end, middle) for middle in "235" for end in "14"))))
+    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
+    world.settle(1)
+    before = ways(world)
+    (spare,) = set("235") - {middle for _, middle, _ in before}
+    taken = sorted(set("235") - {spare})
+    for name in (*taken, spare, "4"):
+        world.hush(f"ckms-{name}")
+    world.wait(20.0)
+    for name in ("4", spare, *taken):
+        world.speak(f"ckms-{name}")
+        world.settle(10)
+    assert ways(world) == before
+    assert kinds(world) == [Event.INSTALLED]
+
+
 def test_rates_that_fall_take_back_the_promise_after_a_while() -> None:
     world = begun(World(SQUARE))
     world.wanted("ckms-1", "ckms-4", "gold", 40.0)
@@ -235,11 +272,158 @@ def test_rates_that_fall_take_back_the_promise_after_a_while() -> None:
     assert only(world).current is not None
     world.wait(20.0)
     world.settle(1)
+    assert ways(world) == [("1", "3", "4")], "it goes on without a backup"
+    assert reserved(world) == {"1-3": 450, "3-4": 450}
+    world.link("1-3", ab=type(link.ab)(10, link.ab.pool, link.ab.capacity))
+    world.wait(40.0)
+    world.settle(1)
     assert only(world).current is None
     assert not world.core.reservations.leases
     world.link("1-2", ab=link.ab)
     world.settle(2)
+    assert only(world).current is None, "what is new is refused without a backup"
+    world.link("1-3", ab=link.ab)
+    world.settle(40)
     assert len(ways(world)) == 2
+
+
+def weak_gold() -> World:
+    """Gold whose backup's second link is down, where there is no other."""
+    world = begun(World(SQUARE))
+    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
+    world.settle(1)
+    world.link(f"{ways(world)[1][1]}-4", up=False)
+    world.settle(2)
+    return world
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_gold_that_loses_its_backup_stays_in_force_and_says_so(rank: int) -> None:
+    world = begun(World(SQUARE))
+    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
+    world.settle(1)
+    before, entries = ways(world), world.entries()
+    world.link(f"{before[rank][1]}-4", up=False)
+    world.settle(5)
+    served = only(world)
+    assert world.entries() == entries
+    assert served.refusal is not None
+    assert served.refusal.why == "there is no second path: every other has links that are down"
+    assert reserved(world) == dict.fromkeys(("1-2", "2-4", "1-3", "3-4"), 450)
+    assert world.wanted("ckms-4", "ckms-1", "gold", 40.0).refusal is PathRefusal.NOT_DISJOINT
+    for _ in range(3):
+        world.wait(450.0)
+        assert world.wanted("ckms-1", "ckms-4", "gold", 40.0).refusal is None
+        world.settle(2)
+        assert ways(world) == [before[1 - rank]]
+        assert only(world).refusal is not None
+    assert reserved(world) == dict.fromkeys((f"1-{before[1 - rank][1]}", f"{before[1 - rank][1]}-4"), 450)
+    assert kinds(world).count(Event.DEGRADED) == 1
+    world.link(f"{before[rank][1]}-4", up=True)
+    world.settle(60)
+    assert set(ways(world)) == set(before)
+    assert only(world).refusal is None
+    assert kinds(world).count(Event.MOVED) == 1
+    world.check_settled()
+
+
+def test_a_link_that_comes_and_goes_moves_no_gold() -> None:
+    world = weak_gold()
+    entries, link = world.entries(), f"{ways(world)[1][1]}-4"
+    for _ in range(5):
+        world.link(link, up=True)
+        world.settle(1)
+        world.link(link, up=False)
+        world.settle(1)
+    world.link(link, up=True)
+    world.settle(1)
+    assert world.entries() == entries
+    assert only(world).refusal is None
+    assert kinds(world).count(Event.DEGRADED) == kinds(world).count(Event.RESTORED) == 6
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_gold_without_a_backup_outlives_the_controller(renewed: bool) -> None:
+    world = weak_gold()
+    if renewed:
+        world.wait(450.0)
+        world.wanted("ckms-1", "ckms-4", "gold", 40.0)
+        world.settle(2)
+    entries, rates = world.entries(), reserved(world)
+    world.lead()
+    world.settle(5)
+    assert world.entries() == entries
+    assert reserved(world) == rates
+    assert only(world).refusal is not None
+    world.check_settled()
+
+
+def test_a_new_controller_keeps_what_is_reserved_on_links_that_it_does_not_know_yet() -> None:
+    world = begun(World(SQUARE))
+    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
+    world.settle(1)
+    entries, rates, view = world.entries(), reserved(world), world.view
+    unknown = [replace(link, up=False, ab=Direction(), ba=Direction()) for link in view.links]
+    world.view = view.changed(unknown)
+    world.lead()
+    world.settle(10)
+    assert world.entries() == entries
+    world.view = view
+    world.settle(2)
+    assert world.entries() == entries
+    assert reserved(world) == rates
+    assert only(world).refusal is None
+
+
+def test_gold_goes_to_the_only_path_when_both_of_its_own_fail() -> None:
+    world = begun(World(network(("1", "2"), ("2", "4"), ("1", "3"), ("3", "4"), ("1", "5"), ("5", "6"), ("6", "4"))))
+    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
+    world.settle(1)
+    assert sorted(ways(world)) == [("1", "2", "4"), ("1", "3", "4")]
+    world.view = world.view.changed([replace(world.view.link(name), up=False) for name in ("1-2", "3-4")])
+    world.see()
+    world.settle(1)
+    assert ways(world) == [("1", "5", "6", "4")]
+    assert reserved(world) == {"1-5": 450, "5-6": 450, "6-4": 450}
+    assert only(world).refusal is not None
+
+
+def test_a_rate_that_grows_is_reserved_and_one_that_cannot_leaves_all_as_it_is() -> None:
+    world = begun(World(SQUARE))
+    world.wanted("ckms-1", "ckms-4", "gold", 20.0)
+    world.settle(2)
+    assert set(reserved(world).values()) == {225}
+    assert world.wanted("ckms-1", "ckms-4", "gold", 40.0).refusal is None
+    world.settle(2)
+    assert set(reserved(world).values()) == {450}
+    assert {entry.limit.rate for _, entry in world.entries() if entry.serial in served_serials(world)} == {50.0}
+    entries, since = world.entries(), only(world).current
+    for _ in range(3):
+        assert world.wanted("ckms-1", "ckms-4", "gold", 4_000.0).refusal is None, "it keeps what it has"
+        world.settle(2)
+    assert (world.entries(), only(world).current) == (entries, since)
+    assert only(world).unmet == 40_000
+    assert kinds(world).count(Event.NOT_RAISED) == 1
+    assert kinds(world).count(Event.RENEWED) == 1
+    world.wait(450.0)
+    world.wanted("ckms-1", "ckms-4", "gold", 8.0)
+    world.settle(2)
+    assert set(reserved(world).values()) == {90}, "far less is asked for at a renewal"
+
+
+def test_a_rate_that_is_raised_may_move_a_demand_to_where_it_is() -> None:
+    world = begun(World(SQUARE))
+    world.wanted("ckms-1", "ckms-4", "gold", 10.0)
+    world.wanted("ckms-1", "ckms-2", "gold", 30.0)
+    world.settle(2)
+    room = world.wanted("ckms-1", "ckms-4", "gold", 90.0)
+    assert room.refusal is None
+    world.settle(2)
+    assert max(reserved(world).values()) <= 1_000
+    fresh = world.wanted("ckms-4", "ckms-3", "gold", 1_000.0)
+    assert fresh.refusal is PathRefusal.NO_CAPACITY
+    assert fresh.rate > 0
+    assert world.wanted("ckms-4", "ckms-3", "gold", fresh.rate).refusal is None, "what was said to be possible is"
 
 
 def test_a_node_in_quarantine_is_left_even_where_there_is_no_other_way() -> None:
@@ -286,3 +470,36 @@ def test_who_does_not_lead_says_so() -> None:
     assert world.wanted("ckms-1", "ckms-4", "silver").refusal is PathRefusal.NOT_LEADER
     world.wait(100.0)
     assert not any(isinstance(one.effect, Read) for one in world.underway)
+
+
+def test_what_is_urgent_is_done_part_by_part_and_the_highest_class_first() -> None:
+    middles = [str(number) for number in range(10, 10 + MOST_URGENT)]
+    star = [pair for name in middles for pair in ((name, "1"), (name, "2"))]
+    world = begun(World(network(*star, ("1", "4"), ("2", "4"))))
+    for name in middles:
+        world.wanted(f"ckms-{name}", "ckms-4", "bronze", 1.0)
+        world.wanted(f"ckms-{name}", "ckms-4", "gold", 1.0)
+    world.settle(3)
+    link = replace(world.view.link("1-4"), up=False)
+    world.core.see(Discovery(PlannedNetwork((), ()), world.now, world.view.changed([link]), {}), world.now)
+    behind = world.core.behind
+    assert behind
+    moving = [served.demand.service_class for served in world.core.served if served.laying]
+    assert moving == ["gold"] * MOST_URGENT
+    world.core.go_on(world.now)
+    assert not world.core.behind
+    assert all(served.laying for served in world.core.served)
+
+
+def test_many_demands_are_laid_in_turn_and_all_of_them_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No node is told of more at once than it can take, and who waits for a turn is not late."""
+    monkeypatch.setattr(installation, "MOST", 2)
+    world = begun(World(LINE))
+    ends = [(f"ckms-{one}", f"ckms-{other}") for one in range(1, 8) for other in range(1, 8) if one != other]
+    for source, target in ends:
+        assert world.core.wanted(source, target, "bronze", 10.0, None, world.now).refusal is None
+        under_way = [served for served in world.core.served if served.laying and served.laying.deadline < inf]
+        assert len(under_way) <= 2
+    world.settle(400)
+    assert {(served.demand.source, served.demand.target) for served in world.core.served if served.current} == {*ends}
+    assert Event.NOT_INSTALLED not in kinds(world)

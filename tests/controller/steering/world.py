@@ -6,13 +6,15 @@ The CKMSs are real ones in what they accept and hold (`services.ckms.installed`)
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
 import msgspec
 
+from controller.admission.admit import admit
+from controller.admission.refusal import Refusal
 from controller.belief import Disagreement, Kind
 from controller.planned import PlannedNetwork
 from controller.promises import Promise
@@ -28,6 +30,7 @@ from controller.steering.effects import (
     Remember,
     Tell,
 )
+from controller.steering.served import LONGEST_PAUSE, Served
 from controller.steering.steering import Steering
 from controller.topology import Discovery
 from controller.view import Direction, Link, NetworkView, Node
@@ -97,8 +100,9 @@ class Ckms:
             self.installed.take(change)
 
     def in_force(self, now: float) -> list[InForce]:
-        """All that it has."""
-        return [InForce(serial, held.remaining(now)) for serial, held in self.installed.held.items()]
+        """All that it has, as its agent tells it: an entry that only drains has no number any more."""
+        held = self.installed.held
+        return [InForce(serial, held[serial].remaining(now)) for serial in held if serial in self.serials]
 
     @property
     def serials(self) -> set[int]:
@@ -184,6 +188,8 @@ class World:
 
     def carry(self) -> None:
         """Carry out what the core decided."""
+        while self.core.behind:
+            self.core.go_on(self.now)
         for effect in self.core.effects():
             match effect:
                 case Remember(promise):
@@ -327,19 +333,21 @@ class World:
 
     # What must hold
 
-    def follow(self, hop: Hop, previous: str) -> list[str]:
-        """The nodes that a batch visits which comes to a node under a label, as forwarding is now."""
-        visited = [previous]
+    def follow(self, hop: Hop, *before: str) -> Iterator[list[str]]:
+        """The nodes that a batch may visit which comes to a node under a label, as forwarding is now; the way without
+        detours first.
+        """
         name, label = hop
-        while True:
-            assert name not in visited, f"a loop: {visited} {name}"
-            visited.append(name)
-            entry = self.nodes[name].table.lookup(label, visited[-2])
-            if entry is None:
-                return [*visited, "nowhere"]
-            if entry.next is None:
-                return visited
-            name, label = entry.next.neighbour, entry.next.label
+        assert name not in before, f"a loop: {before} {name}"
+        entry = self.nodes[name].table.lookup(label, before[-1])
+        if entry is None:
+            yield [*before, name, "nowhere"]
+        elif entry.next is None:
+            yield [*before, name]
+        else:
+            for onward in (entry.next, entry.detour):
+                if onward is not None:
+                    yield from self.follow((onward.neighbour, onward.label), *before, name)
 
     def entries(self) -> list[tuple[str, Entry]]:
         """All of them, each with its node."""
@@ -348,19 +356,20 @@ class World:
     def check(self) -> None:
         """What holds at every step."""
         for name, entry in self.entries():
-            self.follow((name, entry.label), entry.previous)
+            list(self.follow((name, entry.label), entry.previous))
         for node in self.nodes.values():
             ways: dict[str, list[list[str]]] = {}
             for path in node.paths:
-                way = self.follow((path.first.neighbour, path.first.label), node.name)
                 held = node.installed.held[path.serial or 0]
-                # What lives on because its node hears no controller may lead to where one was heard.
-                if not self.wiped and held.remaining(self.now) > 0:
-                    assert way[-1] == path.destination, f"{node.name} to {path.destination}: {way}"
-                if way[-1] == path.destination:
-                    self.check_class(way, path.service_class)
-                if path.shares > 1:
-                    ways.setdefault(path.group, []).append(way[1:-1])
+                for number, way in enumerate(self.follow((path.first.neighbour, path.first.label), node.name)):
+                    assert not number or path.service_class in ("silver", "bronze"), "a detour"
+                    # What lives on because its node hears no controller may lead to where one was heard.
+                    if not self.wiped and held.remaining(self.now) > 0:
+                        assert way[-1] == path.destination, f"{node.name} to {path.destination}: {way}"
+                    if way[-1] == path.destination:
+                        self.check_class(way, path.service_class)
+                    if path.shares > 1:
+                        ways.setdefault(path.group, []).append(way[1:-1])
             for shares in ways.values():
                 if not self.wiped:
                     assert len({one for way in shares for one in way}) == sum(map(len, shares)), "shares meet"
@@ -399,9 +408,22 @@ class World:
         for served in self.core.served:
             assert served.laying is None
             assert not served.adopting
-            assert not any(self.view.node(name).quarantined for path in served.paths for name in path.nodes)
+            self.check_told(served)
+            assert not any(self.view.node(name).quarantined for path in served.ways for name in path.nodes)
             promised = [tuple((hop.link, hop.sender) for hop in path) for path in self.promises[served.demand.id].paths]
             assert promised == [tuple(zip(path.links, path.nodes, strict=False)) for path in served.paths]
+
+    def check_told(self, served: Served) -> None:
+        """A demand has what can be had, and where that is less than its class demands, it says so."""
+        found = admit(self.core.view, self.core.reservations, served.demand, self.now)
+        if served.current is None:
+            assert isinstance(found, Refusal) or served.retry_at <= self.now + LONGEST_PAUSE
+        else:
+            less = served.weakened or self._is_broken(served)
+            assert (served.refusal is not None) == less, (served.demand, served.refusal, served.paths)
+
+    def _is_broken(self, served: Served) -> bool:
+        return not all(self.view.link(link).up for path in served.paths for link in path.links)
 
 
 MOST_RATE = 1_000

@@ -133,6 +133,10 @@ def test_another_version_or_kind_is_unknown_whatever_its_fields_are() -> None:
         {"says": plain(statement())["says"] | {"rate": 0}},
         {"says": plain(statement())["says"] | {"service_class": "platinum"}},
         {"says": plain(statement())["says"] | {"next": None, "detour": {"neighbour": "ckms-3", "label": "e" * 16}}},
+        {
+            "says": plain(statement())["says"]
+            | {"service_class": "split", "detour": {"neighbour": "ckms-3", "label": "e" * 16}}
+        },
         {"says": plain(statement(PATH))["says"] | {"service_class": "split"}},
         {"says": plain(statement(PATH))["says"] | {"shares": 2}},
         {"says": plain(statement(PATH))["says"] | {"service_class": "split", "shares": 2, "share": 2}},

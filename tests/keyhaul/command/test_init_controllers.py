@@ -20,7 +20,7 @@ from keyhaul.agents.gnmi.errors import Code
 from keyhaul.agents.gnmi.failures import RefusedByTarget, TargetError
 from keyhaul.agents.gnmi.peers import Peers
 from keyhaul.agents.gnmi.target import Target, serve
-from keyhaul.command.init import initialise
+from keyhaul.command.init import initialise, read_description
 from keyhaul.command.network import network
 from keyhaul.command.pki import pki
 from keyhaul.config.carrier import load as load_plan
@@ -251,3 +251,14 @@ def test_a_plan_that_cannot_be_made_or_written_is_told(tmp_path: Path) -> None:
     assert "several nodes have the role controller" in refused.output
     (tmp_path / "two.toml").write_text(TWO)
     assert "cannot be written: No such file" in plan(tmp_path / "two.toml", "--out", tmp_path / "no/plan.json").output
+
+
+def test_an_agent_whose_address_is_given_moves_with_its_network_and_only_then(tmp_path: Path) -> None:
+    description = tmp_path / "small.toml"
+    for node, agent in (("number = 3\n", "127.20.0.3:9400"), ("number = 4\n", "192.0.2.7:9339")):
+        text = description.read_text() if description.exists() else SMALL
+        description.write_text(text.replace(node, f'{node}agent = "{agent}"\n'))
+    moved = read_description(description, "127.232.9.0")
+    assert [node.agent for node in moved.node if node.agent] == ["127.232.9.3:9400", "192.0.2.7:9339"]
+    there = read_description(description)
+    assert [node.agent for node in there.node if node.agent] == ["127.20.0.3:9400", "192.0.2.7:9339"]

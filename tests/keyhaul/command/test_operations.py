@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 import pytest
 
 from keyhaul.command.main import keyhaul
+from keyhaul.runtime.exits import Exit
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs/operations.md").read_text()
@@ -34,6 +36,20 @@ def test_a_command_and_its_options_exist(line: str) -> None:
     assert {word for word in words if word.startswith("--")} <= known
     needed = {parameter.opts[0] for parameter in command.params if parameter.required and parameter.opts[0][0] == "-"}
     assert needed <= set(words)
+
+
+def test_the_unit_starts_and_reloads_as_the_command_line_has_it() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(ROOT / "deploy/systemd/keyhaul@.service")
+    service = unit["Service"]
+    program, *arguments = service["ExecStart"].replace("%i", "ckms").split()
+    assert program.endswith("/keyhaul")
+    context = click.Context(keyhaul)
+    command = keyhaul.get_command(context, arguments.pop(0))
+    assert command is not None
+    assert command.make_context("serve", arguments).params["role"] == "ckms"
+    assert service["ExecReload"].split()[1:] == ["-HUP", "$MAINPID"]
+    assert {int(code) for code in service["RestartPreventExitStatus"].split()} == {Exit.DAMAGED, Exit.CONFIGURATION}
 
 
 def test_every_alarm_is_explained_and_no_other() -> None:

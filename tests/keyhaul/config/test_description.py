@@ -111,7 +111,7 @@ def test_all_errors_come_at_once() -> None:
         ("stock = 60.0", "key_size = 100", "key_size: 100 is not allowed"),
         ('customer = "second"', 'customer = "third"', '"third" is no customer'),
         ('customer = "second"', 'customer = "second"\ncontract = "tin"', "names no contract of second (one of gold)"),
-        ('class = "gold"', 'class = "tin"', '"tin" is not allowed ("bronze", "gold", "silver")'),
+        ('class = "gold"', 'class = "tin"', '"tin" is not allowed ("bronze", "gold", "silver", "split")'),
         ('class = "gold"', "default_size = 2048", "default_size: 2048 is outside of 64 to 1024"),
         ('class = "gold"', "sizes = [128]", "default_size: 256 is not in sizes"),
         ('class = "gold"', "maximum_keys_per_request = 2000", "2000 is not allowed (1 to 1024)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -19,6 +19,7 @@ from sqlalchemy.pool import StaticPool
 from keyhaul.identity.names import ServiceName
 from keyhaul.keys.etsi014 import KEYS_NOT_FOUND, Key, KeyContainer, Status
 from keyhaul.link.tables import add_link_tables
+from keyhaul.runtime.interface import Take
 from keyhaul.store.interface import FieldCipher, StoreCorrupt, StoreStatus, StoreUnavailable
 from keyhaul.transport.etsi014 import Etsi014Error, Etsi014Unreachable
 from keyhaul.transport.interface import Peer, Routes
@@ -247,6 +248,9 @@ class FakeRuntime:
 
     def alarm(self, name: str, **facts: Any) -> None:
         self.alarms.append(name)
+
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        raise NotImplementedError
 
     def ready(self) -> None:
         raise NotImplementedError

@@ -160,8 +160,30 @@ async def test_commands_are_answered_or_refused_with_a_reason(start: Starter, tm
         with pytest.raises(LocalRefusal, match=message) as caught:
             await ask(path, "echo", arguments)
         assert caught.value.kind == kind
-    with pytest.raises(LocalRefusal, match="it knows echo, status, store"):
+    with pytest.raises(LocalRefusal, match="it knows echo, reload, status, store"):
         await ask(path, "nothing")
+
+
+async def test_a_changed_configuration_is_taken_on_sighup_and_on_command(start: Starter, tmp_path: Path) -> None:
+    service = start()
+    service.wait_for("starting")
+    service.process.send_signal(signal.SIGHUP)
+    service.wait_for("the configuration was taken")
+    path, file = tmp_path / "run/socket", tmp_path / "config.toml"
+    content = file.read_text()
+    file.write_text(content.replace('log_format = "json"', 'log_format = "json"\nlog_level = "debug"'))
+    assert await ask(path, "reload") == {"restart": ["operations"], "refused": ""}
+    assert (await ask(path, "status"))["configuration"]["restart"] == ["operations"]
+    file.write_text(content + "[[link")
+    service.process.send_signal(signal.SIGHUP)
+    assert "is not TOML" in service.wait_for("alarm")["why"]
+    with pytest.raises(LocalRefusal, match="is not TOML"):
+        await ask(path, "reload")
+    state = await ask(path, "status")
+    assert state["alarms"]["configuration-refused"] == 2
+    assert "is not TOML" in state["configuration"]["refused"]
+    service.process.send_signal(signal.SIGTERM)
+    assert service.end() == 0
 
 
 def test_key_material_never_reaches_the_log(start: Starter) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from keyhaul.identity.names import NodeId, Role, ServiceName
 from keyhaul.keys.grants import GRANT_VERSION, sign
 from keyhaul.link.interface import LinkCalls, LinkStatus
 from keyhaul.randomness import identifier
+from keyhaul.runtime.interface import Take
 from keyhaul.store.embedded import EmbeddedStore
 from keyhaul.store.interface import FieldCipher, StoreStatus
 from keyhaul.transport.interface import Peer, Routes
@@ -52,6 +53,7 @@ from keyhaul.transport.operations import (
     ACCESS_REPORT,
     ACCESS_REQUEST,
     CARRIER_DELIVER,
+    CARRIER_EXPECT,
     CARRIER_OUTCOME,
     Operation,
     Reply,
@@ -115,6 +117,9 @@ class Process:
 
     def alarm(self, name: str, **facts: Any) -> None:
         self.alarms.append(name)
+
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        raise AssertionError("only a restart brings another configuration")
 
     def ready(self) -> None:
         return None
@@ -280,7 +285,7 @@ class MemoryCalls:
         if target.startswith("akms"):
             work = self._town.to_akms(self._own.name, self._own.certificate, target, operation, request)
         elif target.startswith("ckms"):
-            work = cast(Any, self._town.carry(self._own, cast(Submit, request)))
+            work = cast(Any, self._town.to_ckms(self._own, operation, request))
         else:
             work = cast(Any, self._town.aaa.call(operation, request))
         reply = await self._town.travel(operation, work, deadline)
@@ -620,6 +625,12 @@ class Town:
     """Who waits for messages of whom now."""
     watched: set[tuple[str, str]] = field(default_factory=set)
     """Who ever did."""
+    shares: dict[str, int] = field(default_factory=lambda: {"split": 2})
+    """Over how many paths the carrier brings batches of a class, where it is not one."""
+    announced: list[tuple[str, str]] = field(default_factory=list)
+    """Batches of class split that an AKMS told its CKMS of."""
+    unexpecting: list[ErrorCode] = field(default_factory=list)
+    """What is answered to the next of these."""
     relayed: int = 0
     log: list[str] = field(default_factory=list)
     submitted: list[Submit] = field(default_factory=list)
@@ -703,6 +714,15 @@ class Town:
             if not handling.done():
                 handling.cancel()
 
+    async def to_ckms(self, node: Akms, operation: Operation[Any, Any], request: Any) -> Accepted:
+        """Call the CKMS of a node."""
+        if operation is CARRIER_EXPECT:
+            if self.unexpecting:
+                raise ServiceError(self.unexpecting.pop(0))
+            self.announced.append((node.name.id, request.batch))
+            return Accepted()
+        return await self.carry(node, request)
+
     async def carry(self, node: Akms, submit: Submit) -> Accepted:
         """The carrier: takes a batch and brings it to the AKMS at its destination."""
         self.relayed += 1
@@ -716,9 +736,12 @@ class Town:
         bits: bytes | None = self.carrier.pop(0)(submit.bits) if self.carrier else submit.bits
         failure = RelayFailure.NO_PATH if bits is None else None
         other = submit.destination.replace("ckms", "akms")
+        shares = self.shares.get(submit.service_class, 1)
+        if bits is not None and shares > 1 and not await self._expected(other, submit):
+            bits, failure = None, RelayFailure.REFUSED
         try:
             if bits is not None:
-                message = Deliver(batch=submit.batch, bits=bits)
+                message = Deliver(batch=submit.batch, bits=bits, shares=shares)
                 await self.to_akms(name(submit.destination), node.certificate, other, CARRIER_DELIVER, message)
         except ServiceError:
             failure = RelayFailure.UNREACHABLE
@@ -728,6 +751,15 @@ class Town:
             await self.to_akms(ckms, node.certificate, node.name.id, CARRIER_OUTCOME, outcome)
         except ServiceError:
             return
+
+    async def _expected(self, akms: str, submit: Submit) -> bool:
+        """Whether the AKMS at the end tells its CKMS of a batch of class split, which waits for that for a while."""
+        end = asyncio.get_running_loop().time() + 0.3
+        while submit.service_class == "split" and (akms, submit.batch) not in self.announced:
+            if asyncio.get_running_loop().time() > end:
+                return False
+            await asyncio.sleep(0.005)
+        return True
 
     def check(self, master: str, slaves: list[str]) -> None:
         """The oracle: both sides can use the same keys, each in exactly one record, and no task failed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from keyhaul.config.loader import load
 from keyhaul.config.services import AkmsConfig, CkmsConfig, QkdmConfig
 from keyhaul.identity.files import ServiceIdentity
 from keyhaul.identity.names import Role, ServiceName, node_id
-from keyhaul.runtime.interface import LocalCommand
+from keyhaul.runtime.interface import LocalCommand, Take
 from keyhaul.transport.channel import Channel
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.listener import Listener
@@ -34,6 +34,7 @@ class FakeRuntime:
         self.serving = asyncio.Event()
         self.commands: dict[str, LocalCommand] = {}
         self.alarms: list[str] = []
+        self.take: Take | None = None
         self.check: Callable[[], dict[str, Any]] = dict
 
     def task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -41,6 +42,9 @@ class FakeRuntime:
 
     def alarm(self, name: str, **facts: Any) -> None:
         self.alarms.append(name)
+
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        self.take = take
 
     def ready(self) -> None:
         self.serving.set()

@@ -18,6 +18,7 @@ from keyhaul.transport.operations import OPERATIONS, PATH_REQUEST, permitted
 from services.ckms.asking import Asking
 from services.ckms.choice import PathChoice
 from services.ckms.held import Held
+from services.ckms.policing import Police
 from services.ckms.requesting import LONGEST_PAUSE, SETTLING, PathRequests
 from tests.keyhaul.transport.house import House
 from tests.keyhaul.transport.pki import Pki, service
@@ -55,6 +56,7 @@ class Node:
         self.controllers = [Controller("1"), Controller("2")]
         self.installed, self.table = make(hard_limit=1e6)
         self.choice = PathChoice()
+        self.police = Police(self.table.places)
         self.down: set[str] = set()
         self.answers_heard = 0
         self.leader = Leader(incarnation="one")
@@ -63,6 +65,7 @@ class Node:
             self.controllers,  # type: ignore[arg-type]
             self.table,
             self.choice,
+            self.police,
             self,
             lambda neighbour: neighbour not in self.down,
             clock=self.now,
@@ -194,6 +197,39 @@ async def test_a_path_is_renewed_at_half_its_lifetime(node: Node) -> None:
     assert node.asked == [1, 0]
 
 
+async def test_more_is_asked_for_when_more_is_used_than_is_granted(node: Node) -> None:
+    node.controllers[0].leads = True
+    node.installs(path("a", service_class="gold", rate=160.0, burst=16_384))
+    node.submit()
+    await node.look()
+    assert node.asked == [0, 0], "95 bytes a second were used"
+    node.submit()
+    await node.look(after=0.25)
+    assert node.asked == [1, 0]
+    assert node.controllers[0].asked[0].rate == pytest.approx(200)
+    node.submit()
+    await node.look(after=SETTLING)
+    assert node.asked == [1, 0], "not at each look"
+
+
+async def test_what_this_node_refused_is_a_reason_to_ask_for_more(node: Node) -> None:
+    node.controllers[0].leads = True
+    node.installs(path("a", service_class="gold", rate=4_000.0, burst=16_384))
+    [granted] = node.table.paths_to("ckms-9", "gold")
+    place = granted.first.neighbour, granted.first.label
+    node.submit()
+    await node.look()
+    assert node.asked == [0, 0]
+    assert node.police.admits(place, granted.limit, 16_384, node.time)
+    assert not node.police.admits(place, granted.limit, 600, node.time)
+    await node.look()
+    assert node.asked == [1, 0]
+    assert node.controllers[0].asked[0].rate == 5_000.0
+    await node.look(after=LONGEST_PAUSE)
+
+    assert node.asked == [1, 0], "once for one refusal"
+
+
 async def test_one_request_of_a_demand_is_under_way(node: Node) -> None:
     node.controllers[0].slow.clear()
     node.submit()
@@ -208,7 +244,7 @@ async def test_one_request_of_a_demand_is_under_way(node: Node) -> None:
 
 
 def test_of_the_services_only_a_ckms_asks_a_controller_and_for_paths_alone() -> None:
-    tools = {Role.VIEWER, Role.OPERATOR}
+    tools = {Role.VIEWER, Role.OPERATOR, Role.MANAGER}
     for operation in OPERATIONS.values():
         callers = {caller for caller in Role if permitted(operation, caller, Role.CONTROLLER)}
         if operation.name == "path.request":
@@ -243,7 +279,7 @@ async def test_over_real_connections_the_leader_is_asked_and_an_akms_is_turned_a
         channels = [
             await house.channel(ckms, name, listener.address) for name, listener in zip(names, listeners, strict=True)
         ]
-        asking = Asking(PathRequests(bytes), channels, node.table, node.choice, node, lambda _: True)
+        asking = Asking(PathRequests(bytes), channels, node.table, node.choice, node.police, node, lambda _: True)
         submitted = Submit(batch="0" * 32, destination="ckms-9", bits=b"0", service_class="gold", remaining_ms=9)
         asking.submitted(submitted)
         running = asyncio.create_task(asking.run())

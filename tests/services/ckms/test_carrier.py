@@ -558,7 +558,7 @@ async def test_a_batch_cancelled_before_it_was_sent_occupies_nothing(bench: Benc
     for number in range(2 * FORWARDS_PER_NEIGHBOUR):
         await bench.forward(reference=f"{number:016x}")
         bench.relay.lost("ckms-3", bench.now)
-        bench.carrier._drop_settled()
+        bench.carrier._stop_sending(bench.carrier._sending)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     await bench.forward(reference="e" * 16)

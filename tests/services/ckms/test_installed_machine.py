@@ -181,9 +181,10 @@ class Steered(RuleBasedStateMachine):
             case "node":
                 bad = self.leader.say(PLACES["entry c"], node="ckms-3")
             case "epoch":
-                if self.number[0] < 2:
+                known = self.installed.high.epoch  # a store that was put back knows of none since
+                if known < 2:
                     return
-                bad = Leader(self.number[0] - 1, at, KEY, f"life {self.lives}").say(PLACES["entry c"])
+                bad = Leader(known - 1, at, KEY, f"life {self.lives}").say(PLACES["entry c"])
             case "loop":
                 bad = self.leader.say(entry("c", to="ckms-1"))
             case _:

@@ -10,10 +10,11 @@ import pytest
 
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Forward, RelayFailure, RelayOutcome, Submit
+from services.ckms.bounds import HOP_MARGIN_MS, MAXIMUM_BATCH, MAXIMUM_REMAINING_MS
 from services.ckms.choice import PathChoice
 from services.ckms.effects import DeliverBatch, Effect, SendAcknowledge, SendForward, TellOutcome
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
-from services.ckms.relay import HOP_MARGIN_MS, MAXIMUM_BATCH, MAXIMUM_REMAINING_MS, Relay
+from services.ckms.relay import Relay
 
 IN, HERE, OUT, DETOUR = (PathLabel(character * 16) for character in "abcd")
 BATCH = "1" * 32

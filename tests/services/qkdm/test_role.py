@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from keyhaul.config.services import ModuleConfig, OperationsSection, QkdmConfig, ServiceSection
-from keyhaul.runtime.interface import LocalCommand, StartError
+from keyhaul.runtime.interface import LocalCommand, NotTaken, StartError, Take
 from services.qkdm.role import ROLE, QkdmRole
 from tests.services.qkdm.conftest import Laboratory, until
 
@@ -25,12 +25,16 @@ class Surroundings:
         self.is_ready = asyncio.Event()
         self.told: Callable[[], dict[str, Any]] = dict
         self.alarms: list[str] = []
+        self.take: Take | None = None
 
     def task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return asyncio.create_task(work, name=name)
 
     def alarm(self, name: str, **facts: Any) -> None:
         self.alarms.append(name)
+
+    def on_reload(self, tables: Iterable[str], take: Take) -> None:
+        self.take = take
 
     def ready(self) -> None:
         self.is_ready.set()
@@ -101,6 +105,42 @@ async def test_wrong_commands_change_nothing(laboratory: Laboratory, arguments: 
         with pytest.raises(LookupError, match="a-b"):
             await around.commands["link"]({"link": "x-y", "action": "cut"})
         assert around.told()["modules"][0]["cut"] is False
+
+
+async def test_modules_come_and_go_with_the_configuration(laboratory: Laboratory) -> None:
+    other = {"link": "a-c", "channel": "other"}
+    async with (
+        serving(laboratory, "1", laboratory.config("a")) as a,
+        serving(laboratory, "2", laboratory.config("b")) as b,
+    ):
+        assert a.take is not None
+        assert b.take is not None
+        await until(lambda: b.told()["modules"][0]["synchronised"])
+        (before,) = (await a.commands["modules"]({}))["modules"]
+        assert await a.take(config("1", laboratory.config("a"), laboratory.config("a", **other))) == []
+        assert await b.take(config("2", laboratory.config("b", **other), laboratory.config("b"))) == []
+        await until(lambda: all(module["synchronised"] for module in a.told()["modules"]))
+        assert [module["link"] for module in b.told()["modules"]] == ["a-b", "a-c"]
+        assert 'keyhaul_qkdm_synchronised{link="a-c"} 1.0' in generate_latest(a.registry).decode()
+        first, _ = (await a.commands["modules"]({}))["modules"]
+        assert first["generated"] >= before["generated"]  # it was never closed
+        assert await a.take(config("1", laboratory.config("a", rate=1.0))) == ["module a-b: rate"]
+        assert [module["link"] for module in a.told()["modules"]] == ["a-b"]
+        assert a.told()["modules"][0]["synchronised"]
+        with pytest.raises(LookupError, match="a-c"):
+            await a.commands["link"]({"link": "a-c", "action": "cut"})
+
+
+async def test_a_module_that_cannot_open_leaves_all_as_it_was(laboratory: Laboratory) -> None:
+    async with serving(laboratory, "1", laboratory.config("a")) as around:
+        assert around.take is not None
+        good = laboratory.config("a", link="a-c", channel="other")
+        bad = laboratory.config("a", link="a-d", channel="nowhere/channel")
+        with pytest.raises(NotTaken, match="a-d"):
+            await around.take(config("1", laboratory.config("a"), good, bad))
+        assert [module["link"] for module in around.told()["modules"]] == ["a-b"]
+        assert not (laboratory.directory / "other").exists()
+        assert await around.take(config("1", laboratory.config("a"), good)) == []
 
 
 async def test_it_stops_at_once_while_clients_are_connected(laboratory: Laboratory) -> None:

@@ -75,6 +75,22 @@ async def test_no_other_role_gets_anything(running: Running, role: Role) -> None
     assert {peer for _, peer, _ in running.refusals} == {None}
 
 
+async def test_connections_that_come_to_nothing_are_counted(running: Running) -> None:
+    shakes = running.target.handshakes
+    async with running.client() as client:
+        for _ in range(3):
+            await client.capabilities(deadline=5)
+    assert (shakes.begun_total, shakes.proved_total) == (1, 1)
+    nobody = grpc.ssl_channel_credentials(running.files.trust.read_bytes())
+    async with Raw(running, credentials=nobody) as stub:
+        assert await code(stub.Capabilities(gnmi_pb2.CapabilityRequest(), timeout=5)) is grpc.StatusCode.UNAVAILABLE
+    assert shakes.begun_total > 1
+    assert shakes.proved_total == 1
+    async with Raw(running, running.twins.files(service(Role.AKMS, "1"))) as stub:
+        await everything(stub)
+    assert shakes.proved_total == 2, "who is refused by name did come to an RPC"
+
+
 async def test_without_a_certificate_there_is_no_connection(running: Running) -> None:
     nobody = grpc.ssl_channel_credentials(running.files.trust.read_bytes())
     async with Raw(running, credentials=nobody) as stub:

@@ -201,8 +201,14 @@ async def test_keys_go_where_a_controller_says_and_it_sees_them_go(network: Path
             await stranger.get([f"/{ckms.TOP}/links"], deadline=5)
     assert runtimes["m"].alarms == ["statement-refused", "gnmi-refused"]
     assert runtimes["m"].registry.get_sample_value("keyhaul_gnmi_refused_total", {"code": "PERMISSION_DENIED"}) == 2
+    came, proved = (runtimes["m"].registry.get_sample_value(f"keyhaul_gnmi_{name}_total") for name in CONNECTIONS)
+    assert came, "connections were made"
+    assert came == proved, "nobody was turned away by TLS"
 
     await a_link_that_goes_down_is_told(controller, runtimes["m"])
+
+
+CONNECTIONS = ("handshakes", "connections")
 
 
 async def nothing_of_users_or_keys_is_told(controller: Controller, bits: bytes) -> None:

@@ -61,7 +61,7 @@ class FakeLink:
             chosen=False,
         )
 
-    def telling(self) -> TellingLink:
+    def telling(self, number: int = 1) -> TellingLink:
         return TellingLink(
             self,  # type: ignore[arg-type]  # of a link only its status is told
             67_584,
@@ -69,6 +69,7 @@ class FakeLink:
             qber=lambda: self.qber,
             round_trip=lambda: self.round_trip,
             module_answers=lambda: self.answers,
+            number=number,
         )
 
 
@@ -107,7 +108,7 @@ class Telling:
         self.memory = Memory()
         self.leader = Leader(incarnation="0123456789abcdef")
         self.relay = Relay(self.table, PathChoice(), random_bytes)
-        telling = [link.telling() for link in self.links.values()]
+        telling = [link.telling(number) for number, link in enumerate(self.links.values(), 1)]
         steering = Steering(self.installed, lambda: self.clock) if steered else None
         node = Node("ckms-2", "0.1.0", "00" * 16)
         facts = CarrierFacts(node, telling, self.relay, self.table, steering, lambda: self.clock)
