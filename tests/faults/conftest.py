@@ -14,10 +14,12 @@ import pytest
 from keyhaul.transport.etsi014 import Client014
 from tests.faults import oracle
 from tests.faults.ground import Ground
+from tests.faults.steered import encryptors, ground_of, three_ways
 from tests.laboratory import SMALL, laid_out
 from tests.network.load import Load, drain
 
 BACK_AFTER = "back after"
+MEASURED = "measured"
 
 LONGEST = 900
 """Seconds of one test on a busy machine."""
@@ -60,19 +62,24 @@ def need() -> Callable[..., None]:
 def recoveries(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a test measured goes with its report, so that whoever runs the tests in several processes sees it too."""
     oracle.recoveries.clear()
+    oracle.shown.clear()
     yield
     request.node.user_properties += [(BACK_AFTER, (one.fault, one.keys)) for one in oracle.recoveries]
+    request.node.user_properties += [(MEASURED, one) for one in oracle.shown]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How long it took after each fault until keys were delivered again; a timing never fails a test."""
+    """What was measured: how long it took after each fault until keys were delivered again, and other times. None of
+    them fails a test.
+    """
     reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
     said = [value for report in reports if report.when == "teardown" for value in report.user_properties]
-    rows = [row for name, row in said if name == BACK_AFTER]
-    if rows:
-        terminalreporter.section("seconds from the end of a fault to keys on every way")
-        for fault, seconds in sorted(rows, key=lambda row: -row[1]):
-            terminalreporter.write_line(f"{seconds:7.2f}  {fault}")
+    for kind, title in ((BACK_AFTER, "from the end of a fault to keys on every way"), (MEASURED, "on the way")):
+        rows = [row for name, row in said if name == kind]
+        if rows:
+            terminalreporter.section(f"seconds {title}")
+            for what, seconds in sorted(rows, key=lambda row: -row[1]):
+                terminalreporter.write_line(f"{seconds:7.2f}  {what}")
 
 
 async def drained(ground: Ground) -> None:
@@ -111,3 +118,19 @@ async def clients(ground: Ground) -> AsyncIterator[dict[str, Client014]]:
     yield found
     for client in found.values():
         await client.close()
+
+
+@pytest.fixture(scope="session")
+def steered(need: Callable[..., None]) -> Iterator[Ground]:
+    """With a controller and a third way through the carrier; every test leaves it serving."""
+    need("setpriv")
+    with ground_of(three_ways(), 1) as made:
+        yield made
+        asyncio.run(drained(made))
+
+
+@pytest.fixture
+async def steered_clients(steered: Ground) -> AsyncIterator[dict[str, Client014]]:
+    """One 014 client for every SAE of that network, by SAE ID."""
+    async with encryptors(steered) as found:
+        yield found

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +139,12 @@ class Ground:
         self.start(service)
         await self.serving([service])
 
+    def replace(self, service: str, under: Circumstances | None = None) -> None:
+        """Kill it and start it under other circumstances (none: plainly); does not wait."""
+        self.kill(service)
+        self.put_under(service, under)
+        self.start(service)
+
     def put_under(self, service: str, under: Circumstances | None) -> None:
         """Under what it runs from its next start on."""
         self.circumstances.pop(service, None)
@@ -187,16 +193,15 @@ class Ground:
             await asyncio.sleep(0.05)
         return time.monotonic() - begun
 
-    async def up(self, *, without: Collection[str] = ()) -> None:
-        """Load the users and start everything, but for some services."""
+    async def up(self) -> None:
+        """Load the users and start everything."""
         config = self.network.service("aaa-dc")["config"]
         users = self.network.facts["subscribers"]
         tree = self.circumstances.get("aaa-dc", Circumstances()).tree
         await asyncio.to_thread(keyhaul, "aaa", "import", users, "--config", config, tree=tree)
-        started = [service for service in self.services if service not in without]
-        for service in started:
+        for service in self.services:
             self.start(service)
-        await self.serving(started, timeout=BACK)
+        await self.serving(timeout=BACK)
 
     def down(self) -> None:
         """Stop everything that runs."""

@@ -50,6 +50,14 @@ class Recovery:
 recoveries: list[Recovery] = []
 """Of the faults of this run; shown, and not judged."""
 
+shown: list[tuple[str, float]] = []
+"""What else was measured in this run, seconds; likewise."""
+
+
+def show(what: str, seconds: float) -> None:
+    """Have something that was measured shown at the end."""
+    shown.append((what, seconds))
+
 
 class Case:
     """One fault, under load, and what may come of it."""
@@ -128,7 +136,6 @@ async def under_load(
     *,
     alarms: Collection[str] = (),
     pairs: Sequence[Way] = (),
-    pace: float = PACE,
 ) -> AsyncIterator[Case]:
     """Load around a fault; when the block ends everything serves again, and the oracle judges.
 
@@ -137,12 +144,11 @@ async def under_load(
         clients: by SAE ID.
         alarms: those that may be raised.
         pairs: of encryptors; one of each customer unless given.
-        pace: seconds between requests of one encryptor.
     """
     ground.start_rest()
     await ground.serving()
     pairs = pairs or ground.pairs
-    async with load(clients, pairs, deadline=CALL, pace=pace) as seen:
+    async with load(clients, pairs, deadline=CALL, pace=PACE) as seen:
         case = Case(ground, clients, pairs, seen, alarms)
         yield case
         await ground.serving()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.faults.ground import BACK, Circumstances, Ground
+from tests.faults.halves import bring_users, join, readdress
 from tests.faults.namespaces import Namespaces
 from tests.faults.oracle import under_load
 from tests.laboratory import SMALL, laid_out
@@ -18,11 +17,8 @@ from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults")]
 
-BASE = "10.212.0."
-"""Addresses inside the namespaces only; nothing of the machine's own network is touched."""
 WEST = {"west": 1, "a": 2, "dc": 100}
 EAST = {"m": 3, "d": 4, "b": 5, "east": 6}
-PREFIXED = ("address", "url")
 
 
 @pytest.fixture
@@ -32,7 +28,8 @@ def ground_in_two(need: Callable[..., None]) -> Iterator[tuple[Ground, Namespace
     users, west, east = (Namespaces(network=True) for _ in range(3))
     local = f"127.212.{os.getpid() % 256}."
     try:
-        connect(users, west, east)
+        join(west, east, {west: WEST.values(), east: EAST.values()})
+        bring_users(users, {west: [WEST["west"]], east: [EAST["east"]]})
         with laid_out(SMALL.read_text(), f"{local}0") as directory:
             readdress(directory, local)
             made = Ground(directory)
@@ -46,39 +43,6 @@ def ground_in_two(need: Callable[..., None]) -> Iterator[tuple[Ground, Namespace
     finally:
         for each in (users, west, east):
             each.close()
-
-
-def connect(users: Namespaces, west: Namespaces, east: Namespaces) -> None:
-    """One cable between west and east, and one from the users to each."""
-    for side in (users, west, east):
-        side.run("ip", "link", "set", "lo", "up")
-    west.run("ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", str(east.pid))
-    for side, nodes in ((west, WEST), (east, EAST)):
-        for number in nodes.values():
-            side.run("ip", "address", "add", f"{BASE}{number}/24", "dev", "cable")
-        side.run("ip", "link", "set", "cable", "up")
-    for number, (side, name, site) in enumerate(((west, "west", 1), (east, "east", 6)), start=1):
-        users.run("ip", "link", "add", name, "type", "veth", "peer", "name", "users", "netns", str(side.pid))
-        users.run("ip", "address", "add", f"10.213.{number}.1/24", "dev", name)
-        side.run("ip", "address", "add", f"10.213.{number}.2/24", "dev", "users")
-        users.run("ip", "link", "set", name, "up")
-        side.run("ip", "link", "set", "users", "up")
-        users.run("ip", "route", "add", f"{BASE}{site}/32", "via", f"10.213.{number}.2")
-
-
-def readdress(directory: Path, local: str) -> None:
-    """Every address but those of the operations pages, which stay on loopback."""
-    for config in directory.glob("nodes/*/*/config.toml"):
-        lines = config.read_text().splitlines(keepends=True)
-        moved = [line.replace(local, BASE) if line.startswith(PREFIXED) else line for line in lines]
-        config.write_text("".join(moved))
-    listing = directory / "network.json"
-    facts = json.loads(listing.read_text())
-    for entry in (*facts["services"], *facts["saes"]):
-        for name in ("address", "ukms"):
-            if name in entry:
-                entry[name] = entry[name].replace(local, BASE)
-    listing.write_text(json.dumps(facts))
 
 
 def test_both_sides_of_a_partition_come_back_to_one_view(

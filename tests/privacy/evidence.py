@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,10 @@ from tests.privacy.conversations import Said, conversations
 from tests.privacy.search import Bits, Texts
 from tests.privacy.tap import Record, records
 
-SECRET_FILES = ("store.key", "bootstrap", "key.pem", "classic-key.pem", "link-key.pem", "sae-key.pem", "grant-key.pem")
+SECRET_FILES = (
+    *("store.key", "bootstrap", "key.pem", "classic-key.pem", "link-key.pem", "sae-key.pem", "grant-key.pem"),
+    "statement-key.pem",
+)
 """Files that are there to hold secrets."""
 
 
@@ -33,7 +39,7 @@ class Place:
 
     service: str
     kind: str
-    """`message`, `secret`, `log`, `page`, `row`, `file`, `process`, `memory` or `wire`."""
+    """`message`, `gnmi`, `secret`, `log`, `page`, `row`, `file`, `process`, `memory` or `wire`."""
     name: str
     data: bytes
     said: Said | None = None
@@ -75,8 +81,8 @@ class Evidence:
                 yield Place(service, "message", said.place, said.everything, said)
         for service, found in self.taps.items():
             for record in found:
-                if record.kind == "secret":
-                    yield Place(service, "secret", record.connection, record.data)
+                if record.kind in ("secret", "gnmi"):
+                    yield Place(service, record.kind, record.connection, record.data)
         yield from self.places
 
     def services(self, role: str) -> list[str]:
@@ -90,6 +96,10 @@ class Known:
 
     identities: Texts
     """Of users: what no CKMS may learn."""
+    beyond_carrier: Texts
+    """Those, and the AKMSs: what no controller may learn."""
+    inner: Texts
+    """Of the carrier, but its access nodes: what nobody on the users' side may learn, AKMSs and AAA included."""
     topology: dict[str, Texts]
     """By UKMS: what it and its SAEs may not learn."""
     ksa: Bits
@@ -108,10 +118,15 @@ def known(evidence: Evidence) -> Known:
     facts = json.loads((directory / "network.json").read_text())
     ksa, ids = _ksa(evidence)
     store_keys = _store_keys(directory)
+    labels = {*_configured_labels(directory), *_stated_labels(evidence)}
+    identities = list(_identities(directory, facts, evidence))
+    akmss = [entry["id"] for entry in facts["services"] if entry["role"] == "akms"]
     return Known(
-        identities=Texts("user identity", _identities(directory, facts, evidence)),
+        identities=Texts("user identity", identities),
+        beyond_carrier=Texts("identity beyond the carrier", [*identities, *akmss]),
+        inner=Texts("inner carrier", [*labels, *_inner(facts)]),
         topology={
-            entry["id"]: Texts("carrier topology", _topology(directory, facts, entry))
+            entry["id"]: Texts("carrier topology", [*labels, *_topology(facts, entry)])
             for entry in facts["services"]
             if entry["role"] == "ukms"
         },
@@ -134,14 +149,24 @@ def rows(database: Path, root_key: bytes) -> list[tuple[str, bytes]]:
     """Every row of a copy of a store, by table, its values one after the other."""
     raw = open_raw(database, database_key(KeyMaterial(root_key)))
     try:
-        found = []
-        for (table,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for row in raw.execute(f'SELECT * FROM "{table}"'):
-                values = (value if isinstance(value, bytes) else str(value).encode() for value in row)
-                found.append((table, b"|".join(values)))
-        return found
+        return _dumped(raw)
     finally:
         raw.close()
+
+
+def plain_rows(database: Path) -> list[tuple[str, bytes]]:
+    """Every row of a copy of a plain SQLite database, as `rows`."""
+    with closing(sqlite3.connect(database)) as raw:
+        return _dumped(raw)
+
+
+def _dumped(raw: Any) -> list[tuple[str, bytes]]:
+    found = []
+    for (table,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for row in raw.execute(f'SELECT * FROM "{table}"'):
+            values = (value if isinstance(value, bytes) else str(value).encode() for value in row)
+            found.append((table, b"|".join(values)))
+    return found
 
 
 def _identities(directory: Path, facts: dict[str, Any], evidence: Evidence) -> Iterator[str]:
@@ -163,7 +188,34 @@ def _identities(directory: Path, facts: dict[str, Any], evidence: Evidence) -> I
                 yield str(msgspec.json.decode(msgspec.convert(signed["grant"], bytes, strict=False))["id"])
 
 
-def _topology(directory: Path, facts: dict[str, Any], ukms: dict[str, Any]) -> Iterator[str]:
+def _inner(facts: dict[str, Any]) -> Iterator[str]:
+    """Nodes that have a CKMS and nobody on the users' side, and the links between CKMSs."""
+    access = {entry["node"] for entry in facts["services"] if entry["role"] == "akms"}
+    for entry in facts["services"]:
+        if entry["role"] == "ckms" and entry["node"] not in access:
+            yield entry["node"]
+            yield entry["metrics"].rpartition(":")[0]
+    for link in facts["links"]:
+        if all(end.startswith("ckms-") for end in link["ends"]):
+            yield link["id"]
+
+
+def _configured_labels(directory: Path) -> Iterator[str]:
+    for config in directory.glob("nodes/*/ckms/config.toml"):
+        for line in config.read_text().splitlines():
+            name, _, value = line.partition(" = ")
+            if name in ("label", "next_label"):
+                yield value.strip('"')
+
+
+def _stated_labels(evidence: Evidence) -> Iterator[str]:
+    """Of all statements that a controller recorded and had not withdrawn yet, or sent."""
+    for place in evidence.places:
+        if place.kind == "row" and place.role == "controller" and place.name == "statements":
+            yield from re.findall('"label":"([0-9a-f]{16})"', place.data.decode(errors="replace"))
+
+
+def _topology(facts: dict[str, Any], ukms: dict[str, Any]) -> Iterator[str]:
     """Everything of the carrier but the UKMS's own access node, and what this says to it."""
     access = next(link for link in facts["links"] if ukms["id"] in link["ends"])
     neighbour = next(end for end in access["ends"] if end != ukms["id"])
@@ -181,11 +233,6 @@ def _topology(directory: Path, facts: dict[str, Any], ukms: dict[str, Any]) -> I
     for link in facts["links"]:
         if link["id"] != access["id"]:
             yield link["id"]
-    for config in directory.glob("nodes/*/ckms/config.toml"):
-        for line in config.read_text().splitlines():
-            name, _, value = line.partition(" = ")
-            if name in ("label", "next_label"):
-                yield value.strip('"')
 
 
 def _ksa(evidence: Evidence) -> tuple[set[bytes], set[str]]:

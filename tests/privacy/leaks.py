@@ -155,6 +155,26 @@ def _keys_on_the_wire() -> None:
     kme._container = leaking
 
 
+def _ckms_tells_the_controller_of_users() -> None:
+    from services.ckms.agent.facts import CarrierFacts
+
+    service = CarrierFacts.service
+    CarrierFacts.service = lambda self: service(self) | {"version": "1 for kestrel-w"}  # type: ignore[method-assign]
+
+
+def _ckms_tells_its_akms_the_path() -> None:
+    from keyhaul.transport import codec
+    from keyhaul.transport.messages.relay import Outcome
+
+    encode = codec.encode
+
+    def leaking(message: Any) -> bytes:
+        body = encode(message)
+        return body[:-1] + b',"over":"ckms-droitwich"}' if isinstance(message, Outcome) else body
+
+    codec.encode = leaking
+
+
 def _file(name: str) -> str:
     """A file in the directory of the running service."""
     from keyhaul.store import opened
@@ -173,6 +193,10 @@ LEAKS = {
     "keys-to-the-akms": Leak(_keys_to_the_akms, rules.KEYS_OF_USERS, "akms", "message"),
     "store-key-in-the-title": Leak(_store_key_in_the_title, rules.OWN_KEYS, "ckms", "process"),
     "nothing-is-hardened": Leak(_nothing_is_hardened, rules.PROCESS, "akms", "process"),
+    "ckms-tells-the-controller-of-users": Leak(
+        _ckms_tells_the_controller_of_users, rules.IDENTITY, "controller", "gnmi"
+    ),
+    "ckms-tells-its-akms-the-path": Leak(_ckms_tells_its_akms_the_path, rules.INNER, "akms", "message"),
     "keys-on-the-wire": Leak(_keys_on_the_wire, rules.KEYS_OF_USERS, "wire", "wire"),
 }
 """By name."""

@@ -25,7 +25,7 @@ from keyhaul.command.laboratory import probe
 from keyhaul.runtime.local import LocalRefusal, LocalUnreachable, ask
 from keyhaul.transport.etsi014 import Client014
 from keyhaul.transport.tls import classic_client
-from tests.privacy.evidence import SECRET_FILES, Evidence, Place, rows, store_key
+from tests.privacy.evidence import SECRET_FILES, Evidence, Place, plain_rows, rows, store_key
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = Path(__file__).with_name("launch.py")
@@ -33,6 +33,17 @@ TOWN = Path(__file__).with_name("town.toml")
 
 ALONE = "ckms-middlewich"
 """This service runs in a process of its own making, which never held anything but its configuration."""
+
+CONTROLLER = "controller-cardington"
+
+QUESTIONS = (
+    *((*about, "--json") for about in (("topology", "links"), ("topology", "nodes"), ("topology", "disagreements"))),
+    ("topology", "events", "--after", "0", "--json"),
+    ("path", "list", "--json"),
+    ("path", "explain", "abbeywood", "barnstaple", "--class", "silver", "--json"),
+    ("whatif", "--node", "middlewich", "--json"),
+)
+"""What operators ask the controller: words of `keyhaul`."""
 
 SO_RCVBUFFORCE = 33
 """socket(7): a buffer beyond the system's limit; who may listen may ask for it."""
@@ -106,6 +117,10 @@ class Town:
                     self.evidence.places.append(Place(entry["id"], "page", page, answer))
         for service, command, answer in asyncio.run(_ask_all(services)):
             self.evidence.places.append(Place(service, "page", f"local {command}", answer))
+        for question in QUESTIONS:
+            done = _command(*question, "--network", self.directory)
+            answer = (done.stdout + done.stderr).encode()
+            self.evidence.places.append(Place(CONTROLLER, "page", f"northbound {' '.join(question)}", answer))
         for entry in services:
             self._look_at_process(entry["id"])
             self._copy_store(entry["id"], Path(entry["config"]))
@@ -150,18 +165,18 @@ class Town:
                 self.evidence.places.append(Place(service, "file", path.name, path.read_bytes()))
             if path.name in SECRET_FILES or path.name.startswith("store.") or path.is_socket():
                 modes[path.name] = path.stat().st_mode & 0o777
-        if key is None:
-            return
         copies = self.directory.parent / "copies" / service
         copies.mkdir(parents=True)
         with self.frozen(service):
-            for path in config.parent.glob("store.db*"):
+            for path in config.parent.glob("*.db*"):
                 shutil.copy(path, copies / path.name)
         for path in copies.iterdir():
             self.evidence.places.append(Place(service, "file", path.name, path.read_bytes()))
-        (copies / "store.db-shm").unlink(missing_ok=True)
-        for table, row in rows(copies / "store.db", key):
-            self.evidence.places.append(Place(service, "row", table, row))
+        for path in copies.glob("*.db-shm"):
+            path.unlink()
+        for path in copies.glob("*.db"):
+            for table, row in plain_rows(path) if key is None else rows(path, key):
+                self.evidence.places.append(Place(service, "row", table, row))
 
 
 class Wire:
@@ -217,19 +232,21 @@ def readable_by_equals(pid: int) -> list[str]:
 
 
 @contextmanager
-def running(scratch: Path, *leaks: str, changes: Iterable[tuple[str, str]] = ()) -> Iterator[Town]:
+def running(
+    scratch: Path, *leaks: str, changes: Iterable[tuple[str, str]] = (), description: Path = TOWN
+) -> Iterator[Town]:
     """Lay the town out, run it tapped, and stop it.
 
     Args:
         scratch: a short directory, that must not exist.
         leaks: of `leaks.LEAKS`, to be installed in every service.
         changes: regular expressions and replacements for all configuration files.
+        description: of another town.
     """
     taps, directory = scratch / "t", scratch / "n"
     taps.mkdir(parents=True)
     third = os.getpid() % 254
-    command = ["network", "init", str(TOWN), "--out", str(directory), "--loopback", f"127.213.{third}.0"]
-    subprocess.run([sys.executable, "-m", "keyhaul.command.main", *command], check=True, cwd=ROOT, capture_output=True)
+    _command("network", "init", description, "--out", directory, "--loopback", f"127.213.{third}.0").check_returncode()
     for config in directory.glob("nodes/*/*/config.toml"):
         text = config.read_text().replace("[operations]\n", '[operations]\nlog_level = "debug"\n', 1)
         if config.parent.name == "ukms":
@@ -250,7 +267,7 @@ def running(scratch: Path, *leaks: str, changes: Iterable[tuple[str, str]] = ())
     alone = directory / "nodes" / ALONE.partition("-")[2]
     try:
         options = list(leaks)
-        if not leaks:
+        if not leaks and description == TOWN:
             options = [f"--node={node}" for node in nodes]
             (directory / "logs").mkdir(exist_ok=True, mode=0o700)
             for role in ("qkdm", "ckms"):
@@ -263,7 +280,7 @@ def running(scratch: Path, *leaks: str, changes: Iterable[tuple[str, str]] = ())
         arguments = ["network", str(directory), *options]
         process = subprocess.Popen([*launch, *arguments], cwd=ROOT, stdout=output, stderr=output)
         town.processes.append(process)
-        _wait(lambda: _up(town), 60, lambda: (scratch / "output").read_text())
+        _wait(lambda: _up(town), 180, lambda: (scratch / "output").read_text())
         yield town
     finally:
         for process in reversed(town.processes):
@@ -276,6 +293,11 @@ def running(scratch: Path, *leaks: str, changes: Iterable[tuple[str, str]] = ())
                 process.wait()
         town.wire.close()
         output.close()
+
+
+def _command(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "keyhaul.command.main", *map(str, words)]
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
 def collect(town: Town) -> Evidence:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from tests.privacy.evidence import Evidence, Known, Place
 from tests.privacy.search import Bits, Texts, views
 
-IDENTITY = "a CKMS learns an identity of users"
+IDENTITY = "a CKMS or the controller learns an identity of users"
 TOPOLOGY = "a user learns of the carrier"
+INNER = "an AKMS or AAA learns of the inner carrier"
 KEYS_OF_USERS = "KSA bits where they must not be"
 CARRIED_KEYS = "CN bits where they must not be"
 LINK_KEYS = "KMA bits where they must not be"
 OWN_KEYS = "a service's own keys where they must not be"
 PROCESS = "a process that others can look into"
-RULES = (IDENTITY, TOPOLOGY, KEYS_OF_USERS, CARRIED_KEYS, LINK_KEYS, OWN_KEYS, PROCESS)
+RULES = (IDENTITY, TOPOLOGY, INNER, KEYS_OF_USERS, CARRIED_KEYS, LINK_KEYS, OWN_KEYS, PROCESS)
 
 _CARRYING = frozenset({"/v1/carrier.submit", "/v1/carrier.deliver"})
 
@@ -71,6 +72,11 @@ def _checks(place: Place, known: Known) -> Iterator[tuple[str, Texts | Bits]]:
     if place.role == "ckms" or place.kind == "wire":
         yield IDENTITY, known.identities
         yield IDENTITY, known.key_ids
+    if place.role == "controller":
+        yield IDENTITY, known.beyond_carrier
+        yield IDENTITY, known.key_ids
+    if place.role in ("akms", "aaa"):
+        yield INNER, known.inner
     if place.role == "ukms" and _heard_by_user(place):
         yield TOPOLOGY, known.topology[place.service]
     if not _may_hold_ksa(place):

@@ -10,6 +10,7 @@ import struct
 import time
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ class Record(msgspec.Struct, array_like=True):
     at: float
     """CLOCK_MONOTONIC, the same in all processes."""
     kind: str
-    """`tls`: plain bytes in a TLS session. `secret`: what a sealed message hid, opened."""
+    """`tls`: plain bytes in a TLS session. `gnmi`: a gNMI message, whose TLS is another. `secret`: what a sealed
+    message hid, opened."""
     connection: str
-    """Unique in the process; of a secret the operation's name."""
+    """Unique in the process; of a secret the operation's name, of a gNMI message that of the RPC."""
     server: bool
     """Whether this service is the TLS server."""
     peer: str
@@ -74,7 +76,10 @@ def install(directory: Path) -> Recorder:
     numbers: dict[int, str] = {}
 
     def named_serve(role: Any, config_path: Path) -> int:
-        recorder.name(service_of(config_path))
+        service = service_of(config_path)
+        recorder.name(service)
+        if service.startswith("controller-"):
+            _tap_gnmi(recorder)
         return serve(role, config_path)
 
     def note(session: TlsSession, incoming: bool, data: bytes) -> None:
@@ -118,6 +123,39 @@ def install(directory: Path) -> Recorder:
     for suite in PROTECTIONS.values():
         tap_protection(suite)
     return recorder
+
+
+def _tap_gnmi(recorder: Recorder) -> None:
+    """Record all that a controller asks and is told: it is the client of every agent."""
+    import_module("keyhaul.agents.gnmi.client")  # it sets up gRPC's TLS before gRPC is there
+    from pygnmi.spec.v080 import gnmi_pb2_grpc
+
+    stub = gnmi_pb2_grpc.gNMIStub
+
+    class Tapped:
+        """A channel whose messages are recorded as they are written and read."""
+
+        def __init__(self, channel: Any) -> None:
+            self._channel = channel
+
+        def __getattr__(self, kind: str) -> Any:
+            make = getattr(self._channel, kind)
+
+            def tapped(rpc: str, request_serializer: Any, response_deserializer: Any, **more: Any) -> Any:
+                def asked(request: Any) -> bytes:
+                    data: bytes = request_serializer(request)
+                    recorder.write(Record(time.monotonic(), "gnmi", rpc, False, "", False, data))
+                    return data
+
+                def told(data: bytes) -> Any:
+                    recorder.write(Record(time.monotonic(), "gnmi", rpc, False, "", True, bytes(data)))
+                    return response_deserializer(data)
+
+                return make(rpc, request_serializer=asked, response_deserializer=told, **more)
+
+            return tapped
+
+    gnmi_pb2_grpc.gNMIStub = lambda channel: stub(Tapped(channel))
 
 
 def records(path: Path) -> Iterator[Record]:

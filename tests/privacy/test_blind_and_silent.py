@@ -23,10 +23,16 @@ def test_the_run_was_a_real_one(honest: Run) -> None:
     for operation in (
         *("link.hello", "link.control", "relay.forward", "relay.acknowledge", "carrier.submit", "carrier.deliver"),
         *("carrier.outcome", "peer.request", "peer.transfer", "access.request", "delivery.push", "aaa.authorise"),
+        *("path.request", "network.links", "network.events", "network.explain"),
     ):
         assert f"/v1/{operation}" in heard
     kinds = {place.kind for place in honest.evidence.everything()}
-    assert {"message", "secret", "log", "page", "row", "file", "process"} <= kinds
+    assert {"message", "gnmi", "secret", "log", "page", "row", "file", "process"} <= kinds
+    told = b"".join(place.data for place in honest.evidence.everything() if place.kind == "gnmi")
+    assert all(words in told for words in (b"ckms-middlewich", b"keyhaul-ckms:pool", b"statement", b"signature"))
+    assert {"demands", "statements", "events"} <= {
+        place.name for place in honest.evidence.everything() if (place.role, place.kind) == ("controller", "row")
+    }
     assert {refused.status for refused in honest.refusals} >= {400, 401, 404, 405, 413}
     assert {refused.what for refused in honest.failures} == {"AAA down", "carrier down, keys used up", "AKMS down"}
 

@@ -1,0 +1,64 @@
+"""Links that are cut under load in networks with a controller: traffic goes around them, and returns once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.ground import BACK, Ground
+from tests.faults.oracle import under_load
+from tests.faults.steered import LEADER, carrier, encryptors, ground_of, link, mended, primaries, settled, until
+from tests.laboratory import BERLIN_BONN
+from tests.network.load import more
+
+pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults-controller")]
+
+CUT = "8-9"
+AROUND = "ckms-16"
+
+STAYS = 20.0
+"""Seconds for which traffic that has returned must stay where it is."""
+
+
+@pytest.fixture(scope="module")
+def berlin_bonn(need: object) -> Iterator[Ground]:
+    """With full pools from the start: while they fill, the better way from Erfurt to Eisenach is that over node 16."""
+    text = BERLIN_BONN.read_text()
+    assert "stock = 180.0" in text
+    with ground_of(text.replace("stock = 180.0", "stock = 900.0"), 0) as ground:
+        yield ground
+
+
+async def test_traffic_goes_around_a_cut_link_of_berlin_bonn_and_returns_once(berlin_bonn: Ground) -> None:
+    ground = berlin_bonn
+    async with (
+        encryptors(ground) as clients,
+        carrier(ground) as there,
+        mended(ground, CUT),
+        under_load(ground, clients, pairs=ground.pairs[:1]) as case,
+    ):
+
+        async def go(around: set[bool]) -> bool:
+            firsts = [nodes for (*_, rank), nodes in (await there.ways()).items() if rank == 0]
+            return len(firsts) == 2 and {AROUND in nodes for nodes in firsts} == around
+
+        await more(case.seen, 40)
+        await until(lambda: go({False}), "paths take the direct link")
+        begun = ground.marks()
+        await link("cut", CUT, ground)
+        await until(lambda: go({True}), "paths go around")
+        relayed = await ground.metric(AROUND, "keyhaul_ckms_forwarded_total")
+        await more(case.seen, 400)
+        assert await ground.metric(AROUND, "keyhaul_ckms_forwarded_total") > relayed
+        await link("restore", CUT, ground)
+        await until(lambda: go({False}), "paths take the direct link again", 4 * BACK)
+        stays = time.monotonic() + STAYS
+        while time.monotonic() < stays:
+            await more(case.seen, 4)
+            assert await go({False})
+        taken = primaries(ground.events(begun, [LEADER]))
+        assert [[AROUND in nodes for nodes in paths] for paths in taken.values()] == [[True, False]] * 2, taken
+        await settled(there)
+    assert case.seen.refused == 0
