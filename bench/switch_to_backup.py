@@ -5,10 +5,12 @@ and its disjoint backup by signed statements. The measuring process plays the AK
 breaks is between the two nodes in the middle of the path in use, out of the sending CKMS's sight:
 
 - *cut*: the link is switched off at both its ends (their connection closes);
+- *killed*: kill -9 of the node behind it;
 - *frozen*: SIGSTOP of the node behind it, so that nothing closes and silence alone tells.
 
 The time begins before the break and ends with the delivery of the first batch that was submitted after it. Then what
-was broken is mended, and the controller asked anew, until path and backup are in force again.
+was broken is mended. The controller is stopped as soon as both paths are in force, and has no part in it; which of
+them is in use the sending CKMS tells.
 """
 
 from __future__ import annotations
@@ -17,12 +19,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from bench.asking import Asker, asking
+from bench.asking import asking
 from bench.chain import AccessNodes, RelayFailed, carrier
 from bench.figure import Figure, spread
 from bench.network import Network
@@ -35,15 +36,13 @@ SOURCE, DESTINATION = 1, 4
 SKR = 500_000
 """Of each link, bits per second: pads that were burned with a process are there again soon."""
 CLASS = "silver"
-CUTS, FREEZES = 100, 15
+CUTS, KILLS, FREEZES = 100, 15, 15
 BATCH_BYTES = 1_024
 EVERY = 0.005
 MOST_UNDER_WAY = 64
 RATE = 2 * BATCH_BYTES / EVERY
 BUDGET_MS, FROZEN_BUDGET_MS = 300.0, 1_000.0
 LIMIT = 60.0
-APART = 1.2
-"""Seconds between two questions: within one the second counts as the same."""
 FLOWS = 20
 """Batches that are delivered before each break."""
 
@@ -116,18 +115,19 @@ Break = Callable[[Network, Middle], contextlib.AbstractAsyncContextManager[None]
 
 async def measure() -> Figure:
     """Return the 99th percentile of the cuts, in milliseconds."""
-    async with (
-        carrier(LINKS, (SOURCE, DESTINATION), controller=True, skr=SKR) as (network, nodes),
-        asking(network, str(SOURCE)) as asker,
-    ):
+    async with carrier(LINKS, (SOURCE, DESTINATION), controller=True, skr=SKR) as (network, nodes):
+        async with asking(network, str(SOURCE)) as asker:
+            await asker.renewed(f"ckms-{DESTINATION}", CLASS, RATE, ranks=2)
         traffic = Traffic(nodes)
-        running = asyncio.create_task(traffic.run())
-        try:
-            cut = [await _round(network, asker, traffic, _cut) for _ in range(CUTS)]
-            frozen = [await _round(network, asker, traffic, _frozen) for _ in range(FREEZES)]
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        with _stopped(network.processes()["controller-dc"]):
+            running = asyncio.create_task(traffic.run())
+            try:
+                cut = [await _round(network, traffic, _cut) for _ in range(CUTS)]
+                killed = [await _round(network, traffic, _killed) for _ in range(KILLS)]
+                frozen = [await _round(network, traffic, _frozen) for _ in range(FREEZES)]
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
     found = spread(cut)
     return Figure(
         "switch_to_backup",
@@ -137,6 +137,7 @@ async def measure() -> Figure:
         "lower",
         {
             "cut": found,
+            "killed": spread(killed),
             "frozen": spread(frozen),
             "frozen_budget": FROZEN_BUDGET_MS,
             "batch_every_ms": 1e3 * EVERY,
@@ -145,19 +146,37 @@ async def measure() -> Figure:
     )
 
 
-async def _round(network: Network, asker: Asker, traffic: Traffic, broken: Break) -> float:
+async def _round(network: Network, traffic: Traffic, broken: Break) -> float:
     """Break the path in use once; return the milliseconds until the backup has delivered."""
-    destination = f"ckms-{DESTINATION}"
-    await asker.renewed(destination, CLASS, RATE, ranks=2)
-    await traffic.first(time.perf_counter(), FLOWS)
-    middle = MIDDLES[asker.paths[destination, CLASS, 0].next]
+    middle = await _in_use(network, traffic)
     begin = time.perf_counter()
     async with broken(network, middle):
         over = await traffic.first(time.perf_counter())
     await _mended(network, middle)
-    await asyncio.sleep(APART)
-    print(f"{broken.__name__.strip('_')}: {1e3 * (over - begin):.1f} ms", file=sys.stderr)
     return 1e3 * (over - begin)
+
+
+async def _in_use(network: Network, traffic: Traffic) -> Middle:
+    """The middle of the path that carries all batches now; one on trial carries a single one."""
+    before = await _carried(network)
+    await traffic.first(time.perf_counter(), FLOWS)
+    after = await _carried(network)
+    return MIDDLES[max(after, key=lambda first: after[first] - before.get(first, 0))]
+
+
+async def _carried(network: Network) -> dict[str, int]:
+    """Batches that left over each path, by its first node."""
+    answer = await ask(network.socket(f"ckms-{SOURCE}"), "paths")
+    return {path["next"]: path["batches"] for path in answer["paths"] if path["serial"] is not None}
+
+
+@contextlib.contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.asynccontextmanager
@@ -177,13 +196,15 @@ async def _cut(network: Network, middle: Middle) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def _killed(network: Network, middle: Middle) -> AsyncIterator[None]:
+    os.kill(network.processes()[f"ckms-{middle.far}"], signal.SIGKILL)
+    yield
+
+
+@contextlib.asynccontextmanager
 async def _frozen(network: Network, middle: Middle) -> AsyncIterator[None]:
-    pid = network.processes()[f"ckms-{middle.far}"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with _stopped(network.processes()[f"ckms-{middle.far}"]):
         yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def _mended(network: Network, middle: Middle) -> None:

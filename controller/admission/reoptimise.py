@@ -38,7 +38,9 @@ class Hysteresis:
     bare_s: float = 5.0
     """The same for one that should have a backup and has none: long enough for what comes up to stay up."""
     doublings: int = 6
-    """How often that may double."""
+    """How often the dwelling time may double."""
+    bare_doublings: int = 2
+    """How often that without a backup may: to have none is worse than to move."""
 
 
 USUAL = Hysteresis()
@@ -57,8 +59,9 @@ class Standing:
 
     def dwell(self, hysteresis: Hysteresis, *, bare: bool = False) -> float:
         """How long it stays at least, seconds; `bare`: it has no backup and could have one."""
-        least = hysteresis.bare_s if bare else hysteresis.dwell_s
-        return float(least * 2 ** min(self.moves, hysteresis.doublings))
+        if bare:
+            return float(hysteresis.bare_s * 2 ** min(self.moves, hysteresis.bare_doublings))
+        return float(hysteresis.dwell_s * 2 ** min(self.moves, hysteresis.doublings))
 
 
 class Verdict(StrEnum):

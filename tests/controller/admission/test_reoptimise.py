@@ -89,7 +89,7 @@ def test_one_without_a_backup_gets_it_soon_and_less_soon_each_time_it_goes_again
     paths, standing, waited = settled(bare), Standing(0.0), []
     assert len(paths) == 1
     now = 0.0
-    for _ in range(3):
+    for _ in range(4):
         since = now
         while len(paths) == 1:
             now += 1.0
@@ -102,7 +102,7 @@ def test_one_without_a_backup_gets_it_soon_and_less_soon_each_time_it_goes_again
         assert advice.verdict is Verdict.FLEE
         assert advice.admission is not None
         paths, standing = advice.admission.paths, advice.standing
-    assert waited == [6.0, 11.0, 20.0]
+    assert waited == [6.0, 11.0, 20.0, 20.0]
 
 
 def test_a_quarantined_node_is_left_though_pools_are_low() -> None:
