@@ -7,15 +7,14 @@ answered by a line. The process ends with its standard input.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 
+from bench.observe import warnings_alone
 from bench.pools import SimulatedLink
 from bench.simulated import Place, SimulatedNode
 from keyhaul.config.carrier import CarrierLink
@@ -249,10 +248,7 @@ def _say(told: Any) -> None:
 
 
 def main() -> None:
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    warnings_alone()
     asyncio.run(serve())
 
 

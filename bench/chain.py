@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
-import structlog
-
 from bench.network import Network, laid_out, start
-from bench.observe import until
+from bench.observe import until, warnings_alone
 from keyhaul.config.loader import load
 from keyhaul.config.services import AkmsConfig
 from keyhaul.identity.files import ServiceIdentity
@@ -176,10 +172,7 @@ async def carrier(
     links: Collection[tuple[int, int]], access: Collection[int], *, controller: bool = False, skr: int = SKR
 ) -> AsyncIterator[tuple[Network, AccessNodes]]:
     """Run CKMSs, joined as `links` says by modules of a secret key rate (bits per second); the rest as `chain`."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    warnings_alone()
     with tempfile.TemporaryDirectory(prefix="kh-", dir="/tmp") as scratch:
         description = Path(scratch) / "chain.toml"
         description.write_text(_description(links, access, controller, skr))

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.network import Network
 from keyhaul.runtime.local import ask
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def warnings_alone() -> None:
+    """Have this process log warnings, to stderr; figures go to stdout."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 async def metrics(network: Network, service: str, **labels: str) -> dict[str, float]:

@@ -23,14 +23,14 @@ from bench.steering_alone import Alone
 from keyhaul.transport.messages.path import PathRequest
 from keyhaul.transport.operations import PATH_REQUEST
 
-ROUNDS = 10
+ROUNDS = 5
 CLASS = "silver"
 RATE = 128.0
 """Of each demand, bytes a second."""
 LINK_RATE = 4_000_000
 """Of each link, bits a second: all demands fit on any of them."""
 LIMIT = 300.0
-QUIET, REST = 2.0, 30.0
+QUIET, REST = 2.0, 15.0
 """Seconds without statements that are waited for before a cut, and for how long at most: paths get detours later."""
 DEADLINE = 10.0
 
@@ -49,7 +49,7 @@ async def measure() -> Figure:
         begin = time.monotonic()
         await _ask(running, demands)
         installed = await running.agents.whole(len(demands), LIMIT)
-        statements = await running.agents.rest(QUIET, LIMIT)
+        statements = await running.agents.rest(QUIET, 4 * REST)
         used = cpu_seconds(running.controller)
         for link in cuts:
             cut = await running.agents.cut(link)

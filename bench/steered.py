@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench import network
 from bench.agents import LINE, Await, Command, Cut, Order, OrderedNode, Rest, Told
 from bench.nets import Net
-from bench.observe import until
+from bench.observe import until, warnings_alone
 from keyhaul.config.carrier import encode
 from keyhaul.identity import authority, secretfile
 from keyhaul.identity.authority import Authority, Classic
@@ -290,6 +290,7 @@ async def steered(net: Net, processes: int = 1, *, verify: bool = True, pace: in
         verify: whether the nodes verify signatures of statements.
         pace: how many times more seldom nodes tell than they are asked to.
     """
+    warnings_alone()
     directory = Path(tempfile.mkdtemp(prefix="kh-", dir="/tmp"))
     agents = Agents()
     try:
