@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from keyhaul.config.services import CkmsConfig
 from keyhaul.identity.keys import load_link_private
 from keyhaul.transport.tls import TlsFiles
 from tests.laboratory import SMALL, Network, keyhaul, loopback_for, running, with_controller
+from tests.pygnmi_client import connected
 
 # pygnmi leaves the files of its certificates open, and its threads end with the error that ends their stream.
 pytestmark = [
@@ -63,18 +64,8 @@ def address(network: Network) -> str:
     return gnmi.address
 
 
-@contextmanager
-def pygnmi(network: Network, shown: TlsFiles) -> Iterator[Any]:
-    host, _, port = address(network).partition(":")
-    with gNMIclient(
-        target=(host, int(port)),
-        path_cert=str(shown.certificate),
-        path_key=str(shown.key),
-        path_root=str(shown.trust),
-        override=f"ckms-{NODE}",
-        gnmi_timeout=10,
-    ) as connected:
-        yield connected
+def pygnmi(network: Network, shown: TlsFiles) -> AbstractContextManager[Any]:
+    return connected(address(network), f"ckms-{NODE}", shown)
 
 
 async def call(network: Network, use: Callable[[Any], Result]) -> Result:

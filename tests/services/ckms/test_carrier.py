@@ -4,165 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from keyhaul.identity.names import Role, ServiceName, node_id
-from keyhaul.link.interface import DirectionStatus, LinkStatus
-from keyhaul.randomness import random_bytes
-from keyhaul.transport.interface import Peer, Routes
+from keyhaul.identity.names import Role, ServiceName
+from keyhaul.transport.interface import Peer
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Deliver, Forward, Outcome, RelayFailure, RelayOutcome, Submit
 from keyhaul.transport.operations import (
-    CARRIER_DELIVER,
-    CARRIER_OUTCOME,
     CARRIER_SUBMIT,
-    RELAY_ACKNOWLEDGE,
-    RELAY_FORWARD,
 )
-from services.ckms.carrier import FORWARDS_PER_NEIGHBOUR, Carrier
-from services.ckms.choice import PathChoice
+from services.ckms.carrier import FORWARDS_PER_NEIGHBOUR
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
-from services.ckms.relay import Relay
+from tests.services.ckms.carrying import AKMS, NEXT, PREVIOUS, Carried, FakeLinks, service
 
 IN, HERE, OUT, DETOUR, AROUND = (PathLabel(character * 16) for character in "abcde")
 BITS = b"bits that are gone when the transport took them"
 
 
-def service(role: Role, node: str) -> ServiceName:
-    return ServiceName("keyhaul.example", role, node_id(node))
-
-
-AKMS = service(Role.AKMS, "2")
-PREVIOUS = service(Role.CKMS, "1")
-NEXT = service(Role.CKMS, "3")
-
-
-@dataclass
-class FakeLink:
-    """A link that takes messages when the test lets it."""
-
-    neighbour: ServiceName
-    up: bool = True
-    process: bytes = b"the neighbour's"
-    suite: str = "aes-256-gcm"
-    payload: int = 0
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-    failure: ErrorCode | None = None
-    sent: asyncio.Queue[tuple[Any, int]] = field(default_factory=asyncio.Queue)
-    attempts: int = 0
-    expected: int = 0
-
-    def __post_init__(self) -> None:
-        self.open.set()
-
-    @property
-    def id(self) -> str:
-        return self.neighbour.node
-
-    async def send(
-        self, operation: Any, request: Any, secret: bytes = b"", *, deadline: float, stream: Any = None
-    ) -> None:
-        assert operation in (RELAY_FORWARD, RELAY_ACKNOWLEDGE)
-        assert deadline > 0
-        length = len(secret)
-        self.attempts += 1
-        await self.open.wait()
-        if self.failure is not None:
-            raise ServiceError(self.failure)
-        self.sent.put_nowait((request, length))
-
-    async def call(self, *_arguments: Any, **_keywords: Any) -> Any:
-        raise AssertionError("the carrier sends one way")
-
-    @contextmanager
-    def expecting(self) -> Iterator[None]:
-        self.expected += 1
-        yield
-        self.expected -= 1
-
-    def serve(self, operation: Any, handler: Any) -> None:
-        raise AssertionError("the carrier serves on all links at once")
-
-    def status(self) -> LinkStatus:
-        direction = DirectionStatus(self.payload, 0, 0, 0, 0)
-        return LinkStatus(
-            link=self.id,
-            neighbour=self.neighbour.id,
-            state="up",
-            suite=self.suite,
-            suites=(self.suite,),
-            connected=True,
-            sessions_total=1,
-            rejected_total=0,
-            outgoing=direction,
-            incoming=direction,
-            floor=self.suite,
-            configured=(self.suite,),
-            chosen=False,
-        )
-
-
-class FakeLinks:
-    """Links to two neighbours and to one on a detour."""
-
-    def __init__(self) -> None:
-        names = (PREVIOUS, NEXT, service(Role.CKMS, "16"))
-        self.links = {name.id: FakeLink(name) for name in names}
-        self.handlers: dict[str, Any] = {}
-
-    def serve(self, operation: Any, handler: Any) -> None:
-        self.handlers[operation.name] = handler
-
-    def to(self, service_id: str) -> FakeLink:
-        return self.links[service_id]
-
-
-class FakeAkms:
-    """The AKMS of the node."""
-
-    peer = AKMS
-    connected = True
-
-    def __init__(self) -> None:
-        self.got: asyncio.Queue[Any] = asyncio.Queue()
-        self.failures: list[ErrorCode] = []
-
-    async def call(self, operation: Any, request: Any, *, deadline: float) -> Accepted:
-        assert operation in (CARRIER_DELIVER, CARRIER_OUTCOME)
-        assert deadline > 0
-        if self.failures:
-            raise ServiceError(self.failures.pop(0))
-        self.got.put_nowait(request)
-        return Accepted()
-
-    async def exchange(self, *_arguments: Any, **_keywords: Any) -> Any:
-        raise AssertionError("nothing is sealed between AKMS and CKMS")
-
-    def expecting(self) -> AbstractContextManager[None]:
-        raise AssertionError("the carrier waits for answers of its AKMS, not for messages")
-
-    async def lost(self) -> None:
-        raise AssertionError("the carrier waits for answers of its AKMS, not for messages")
-
-    async def peer_certificate(self) -> None:
-        return None
-
-
-class Bench:
+class Bench(Carried):
     """One carrier between fakes, and its clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.looks = 0
         self.pauses: list[float] = []
-        self.links = FakeLinks()
-        self.akms = FakeAkms()
-        table = ForwardingTable("ckms-2", self.links.links, delivers=True)
+        links = FakeLinks()
+        table = ForwardingTable("ckms-2", links.links, delivers=True)
         table.replace(
             [
                 Entry(IN, "ckms-1", Hop("ckms-3", OUT)),
@@ -171,10 +42,7 @@ class Bench:
             ],
             [Path("ckms-9", 0, Hop("ckms-3", HERE)), Path("ckms-9", 1, Hop("ckms-16", DETOUR))],
         )
-        self.relay = Relay(table, PathChoice(), random_bytes)
-        self.carrier = Carrier(self.relay, self.links, self.akms, clock=self.clock, pause=self.pause)  # type: ignore[arg-type]
-        self.routes = Routes()
-        self.carrier.serve(self.routes)
+        super().__init__(table, links, clock=self.clock, pause=self.pause)
 
     def clock(self) -> float:
         self.looks += 1
@@ -204,24 +72,11 @@ class Bench:
         request = Acknowledge(outcomes=[RelayOutcome(reference, failure)])
         assert await self.links.handlers["relay.acknowledge"](by, request, b"") == (None, b"")
 
-    async def sent_to(self, neighbour: str) -> Any:
-        async with asyncio.timeout(5):
-            return (await self.links.to(neighbour).sent.get())[0]
-
-    async def told(self) -> Any:
-        async with asyncio.timeout(5):
-            return await self.akms.got.get()
-
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    made = Bench()
-    running = asyncio.create_task(made.carrier.run())
-    await asyncio.sleep(0)
-    yield made
-    made.carrier.close()
-    async with asyncio.timeout(5):
-        await running
+    async with Bench() as made:
+        yield made
 
 
 async def test_a_batch_goes_from_link_to_link_and_its_outcome_back(bench: Bench) -> None:

@@ -9,30 +9,27 @@ from typing import Any
 import pytest
 
 from keyhaul.randomness import random_bytes
-from keyhaul.transport.interface import Peer, Routes
+from keyhaul.transport.interface import Peer
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.relay import Acknowledge, Deliver, Expect, Forward, Outcome, RelayFailure, RelayOutcome
 from keyhaul.transport.messages.relay import Submit as Submission
 from keyhaul.transport.operations import CARRIER_EXPECT, CARRIER_SUBMIT
-from services.ckms.carrier import Carrier
-from services.ckms.choice import PathChoice
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
 from services.ckms.metrics import CarrierCollector
-from services.ckms.relay import Relay
 from services.ckms.shares import divide, name_of
-from tests.services.ckms.test_carrier import AKMS, NEXT, PREVIOUS, FakeAkms, FakeLinks
+from tests.services.ckms.carrying import AKMS, NEXT, PREVIOUS, Carried, FakeLinks
 
 BATCH = "5" * 32
 BITS = b"bits that only the two ends should ever have"
 IN, BESIDE, OUT, AROUND = (PathLabel(character * 16) for character in "abcd")
 
 
-class Bench:
+class Bench(Carried):
     """A carrier with two shares' paths to ckms-9, over ckms-3 and ckms-16, and two that end here."""
 
     def __init__(self) -> None:
-        self.links, self.akms = FakeLinks(), FakeAkms()
-        table = ForwardingTable("ckms-2", self.links.links, delivers=True)
+        links = FakeLinks()
+        table = ForwardingTable("ckms-2", links.links, delivers=True)
         table.amend(
             [],
             [
@@ -42,10 +39,7 @@ class Bench:
                 Path("ckms-9", 1, Hop("ckms-16", AROUND), "split", group="g", share=1, shares=2, serial=4),
             ],
         )
-        self.relay = Relay(table, PathChoice(), random_bytes)
-        self.carrier = Carrier(self.relay, self.links, self.akms)  # type: ignore[arg-type]
-        self.routes = Routes()
-        self.carrier.serve(self.routes)
+        super().__init__(table, links)
 
     async def ask(self, operation: Any, request: Any, peer: Any = AKMS) -> None:
         route = self.routes.find(operation.path)
@@ -60,24 +54,11 @@ class Bench:
         request = Forward(label=label, reference=reference, batch=name, remaining_ms=30_000)
         assert await self.links.handlers["relay.forward"](previous, request, bits) == (None, b"")
 
-    async def sent_to(self, neighbour: str) -> Any:
-        async with asyncio.timeout(5):
-            return (await self.links.to(neighbour).sent.get())[0]
-
-    async def told(self) -> Any:
-        async with asyncio.timeout(5):
-            return await self.akms.got.get()
-
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    made = Bench()
-    running = asyncio.create_task(made.carrier.run())
-    await asyncio.sleep(0)
-    yield made
-    made.carrier.close()
-    async with asyncio.timeout(5):
-        await running
+    async with Bench() as made:
+        yield made
 
 
 async def test_shares_leave_over_two_links_and_one_outcome_comes_of_both(bench: Bench) -> None:

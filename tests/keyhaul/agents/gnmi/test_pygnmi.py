@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from pygnmi.client import gNMIclient, gNMIException
+from pygnmi.client import gNMIException
 
 from keyhaul.agents.gnmi.models import ckms
 from keyhaul.identity.names import Role
@@ -16,6 +16,7 @@ from keyhaul.transport.tls import TlsFiles
 from tests.keyhaul.agents.gnmi.carrier import STATEMENTS, Carrier
 from tests.keyhaul.agents.gnmi.pki import CONTROLLER, service
 from tests.keyhaul.agents.gnmi.running import Running, until, within
+from tests.pygnmi_client import connected
 
 # pygnmi leaves the files of its certificates open, and its threads end with the error that ends their stream.
 pytestmark = pytest.mark.filterwarnings(
@@ -27,18 +28,8 @@ pytestmark = pytest.mark.filterwarnings(
 LINKS = "keyhaul-ckms:carrier/links/link"
 
 
-@contextmanager
-def pygnmi(running: Running, files: TlsFiles) -> Iterator[Any]:
-    client = gNMIclient(
-        target=(running.host, running.port),
-        path_cert=str(files.certificate),
-        path_key=str(files.key),
-        path_root=str(files.trust),
-        override="ckms-9",
-        gnmi_timeout=5,
-    )
-    with client as connected:
-        yield connected
+def pygnmi(running: Running, files: TlsFiles) -> AbstractContextManager[Any]:
+    return connected(f"{running.host}:{running.port}", "ckms-9", files, timeout=5)
 
 
 async def call(running: Running, use: Callable[[Any], Any]) -> Any:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from keyhaul.identity.names import Role, ServiceName, node_id
 from keyhaul.runtime.interface import StartError
 from keyhaul.transport.tls import TlsFiles
 from services.ckms.role import ROLE
+from tests.pygnmi_client import connected
 from tests.services.ckms.running import FakeRuntime, start, start_row
 from tests.services.ckms.stated import THIEF
 
@@ -88,19 +89,8 @@ class Controller:
         peer = ServiceName("test.example", Role.CKMS, node_id(node))
         return Client(self.address(node), peer, files or self.files())
 
-    @contextmanager
-    def pygnmi(self, node: str) -> Iterator[Any]:
-        host, _, port = self.address(node).partition(":")
-        files = self.files()
-        with gNMIclient(
-            target=(host, int(port)),
-            path_cert=str(files.certificate),
-            path_key=str(files.key),
-            path_root=str(files.trust),
-            override=f"ckms-{node}",
-            gnmi_timeout=10,
-        ) as connected:
-            yield connected
+    def pygnmi(self, node: str) -> AbstractContextManager[Any]:
+        return connected(self.address(node), f"ckms-{node}", self.files())
 
     async def with_pygnmi(self, node: str, use: Callable[[Any], Any]) -> Any:
         def work() -> Any:
