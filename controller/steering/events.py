@@ -14,6 +14,8 @@ class Event(StrEnum):
     """A demand has its first paths."""
     RENEWED = "paths-renewed"
     """A demand stays on its paths, under new labels."""
+    PROLONGED = "paths-prolonged"
+    """A demand stays on its paths as they are, because not all nodes on them can be reached."""
     PROTECTED = "paths-protected"
     """A demand stays on its paths, which have detours now."""
     MOVED = "paths-moved"

@@ -16,7 +16,7 @@ from controller.steering.ledger import Ledger
 from controller.steering.reserving import Reserving
 from controller.steering.retiring import Retiring
 from controller.steering.roll import Roll
-from controller.steering.routes import LIFETIME, Generation, policed, routes_of
+from controller.steering.routes import LIFETIME, Generation, Routes, policed, routes_of
 from controller.steering.served import Served
 from controller.steering.talks import DRAIN, Placed, Talks
 from keyhaul.agents.statements import PathStatement
@@ -92,16 +92,27 @@ class Installation:
         lease = self._reserving.hold(served, admission)
         if lease is None and admission.link_rate:
             return False
-        demand = served.demand
         generation = Generation(admission, tuple(detours or ()), calm=detours is not None, lease=lease)
-        routes = routes_of(admission, generation.detours, self._source)
-        number = next(self._numbers)
-        served.laying = Laying(number, demand.id, demand.source, generation, routes, why)
+        self._enter(served, generation, routes_of(admission, generation.detours, self._source), why, now)
+        return True
+
+    def prolong(self, served: Served, now: float) -> None:
+        """Have the source keep the paths in force for longer, and tell no other node anything."""
+        current, source = served.current, served.demand.source
+        assert current is not None, "paths are in force"
+        held = [one.say.says for _, one in self._talks.held((source, serial) for serial in current.starts)]
+        starts = tuple(says for says in held if isinstance(says, PathStatement))
+        self._enter(served, current, Routes((), starts), Event.PROLONGED, now, prolongs=True)
+
+    def _enter(
+        self, served: Served, generation: Generation, routes: Routes, why: Event, now: float, *, prolongs: bool = False
+    ) -> None:
+        demand, number = served.demand, next(self._numbers)
+        served.laying = Laying(number, demand.id, demand.source, generation, routes, why, prolongs=prolongs)
         self._laying[number] = served
         self._waiting[number] = None
         self._roll.record(served)
         self.go_on(now)
-        return True
 
     def placed(self, placed: Placed, now: float) -> Served | None:
         """Statements are in force: go on with what they are part of; return the demand whose paths they put in force,
@@ -116,11 +127,7 @@ class Installation:
         if starts:
             return self._switched(served, served.laying, starts, now)
         laying = served.laying
-        following = laying.entered(placed.node, placed.serials[0], bundle.part)
-        if laying.entered_all:
-            following = [laying.switch(tuple(served.current.starts) if served.current else ())]
-        for node, further in following:
-            self._talks.say(node, further)
+        self._say(served, laying, laying.entered(placed.node, placed.serials[0], bundle.part))
         return None
 
     def settled(self, node: str, statements: Iterable[Held], now: float) -> Iterator[Served]:
@@ -159,8 +166,9 @@ class Installation:
         if laying is None:
             return
         self._talks.cancel(laying.number)
-        self._talks.withdraw(laying.generation.entries, 0.0)
-        self._ledger.release(laying.generation.lease)
+        if not laying.prolongs:
+            self._talks.withdraw(laying.generation.entries, 0.0)
+            self._ledger.release(laying.generation.lease)
         self._over(laying)
         served.laying = None
         self._roll.record(served)
@@ -185,7 +193,7 @@ class Installation:
             self._talks.cancel(laying.number)
             self._over(laying)
             if laying.switching:
-                laying.generation.starts = self._talks.perhaps(source, laying.number)
+                laying.generation.starts += self._talks.perhaps(source, laying.number)
         for generation in served.generations:
             self._retiring.retire(source, generation.starts, generation.entries)
 
@@ -194,11 +202,18 @@ class Installation:
         room = MOST - len(self._laying) + len(self._waiting)
         for number in [number for number, _ in zip(self._waiting, range(room), strict=False)]:
             del self._waiting[number]
-            laying = self._laying[number].laying
+            served = self._laying[number]
+            laying = served.laying
             assert laying is not None
             laying.deadline = now + PATIENCE
-            for node, bundle in laying.begin():
-                self._talks.say(node, bundle)
+            self._say(served, laying, laying.begin())
+
+    def _say(self, served: Served, laying: Laying, following: list[tuple[str, Bundle]]) -> None:
+        """Say what follows in a laying: more entries, or at last that its paths begin."""
+        if laying.entered_all:
+            following = [laying.switch(tuple(served.current.starts) if served.current else ())]
+        for node, bundle in following:
+            self._talks.say(node, bundle)
 
     def _over(self, laying: Laying) -> None:
         """A laying is done, or given up."""
@@ -206,17 +221,30 @@ class Installation:
         self._waiting.pop(laying.number, None)
 
     def _switched(self, served: Served, laying: Laying, starts: tuple[int, ...], now: float) -> Served:
-        """The source sends over the new paths from now on."""
-        former, generation = served.current, laying.generation
-        generation.starts = list(starts)
-        generation.since, generation.ends = now, now + LIFETIME
-        served.current, served.laying, served.demand = generation, None, generation.admission.demand
+        """The source sends over the new paths from now on, or for longer over the present ones."""
         self._over(laying)
-        if former:
-            served.retire(former, now)
-            self._talks.withdraw(former.serials(served.demand.source), DRAIN)
-            self._ledger.release(former.lease)
+        served.laying = None
+        if laying.prolongs and served.current is not laying.generation:
+            self._talks.withdraw(((served.demand.source, serial) for serial in starts), DRAIN)
+            return served
+        generation = laying.generation
+        generation.starts, generation.ends = list(starts), now + LIFETIME
+        if laying.prolongs:
+            entries = self._talks.held(generation.entries)
+            generation.ends = min(generation.ends, *(held.ends for _, held in entries))
+        else:
+            generation.since = now
+            self._replace(served, generation, now)
         served.settled()
         self._roll.record(served)
         self._roll.note(laying.why, served, paths=[list(path.nodes) for path in generation.paths])
         return served
+
+    def _replace(self, served: Served, generation: Generation, now: float) -> None:
+        """Other paths are in force than before, if any were; those drain."""
+        former = served.current
+        served.current, served.demand = generation, generation.admission.demand
+        if former:
+            served.retire(former, now)
+            self._talks.withdraw(former.serials(served.demand.source), DRAIN)
+            self._ledger.release(former.lease)

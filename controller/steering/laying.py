@@ -36,6 +36,9 @@ class Laying:
     replaces: tuple[int, ...] = ()
     """Serials of the path statements that it is to replace, once it has begun to."""
     switching: bool = False
+    prolongs: bool = False
+    """Whether it only says anew that the paths begin which are in force: `generation` is theirs, and stays whatever
+    becomes of this."""
     _left: set[int] = field(default_factory=set)
     """Numbers of the steps that were not said yet."""
     _said: set[int] = field(default_factory=set)

@@ -7,7 +7,6 @@ demands for one target share what that costs.
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
@@ -17,7 +16,6 @@ from controller.admission.classes import CLASSES
 from controller.admission.reoptimise import is_surely_best, least_together, open_weights
 from controller.paths.search import distances_to
 from controller.steering.ledger import Ledger, Shift
-from controller.steering.planning import is_forbidden
 from controller.steering.roll import Roll
 from controller.steering.served import Served
 from controller.steering.serving import Serving
@@ -50,8 +48,6 @@ class Looking:
         self._numbers = count()
         self._looked_at = -inf
         self._due: list[str] = []
-        self.unheard: Set[str] = frozenset()
-        """Nodes that tell nothing, though their neighbours hear them."""
 
     @property
     def behind(self) -> bool:
@@ -91,7 +87,7 @@ class Looking:
             served = self._roll.served.get(self._due.pop())
             if served is None or served.laying or not served.current or served.retry_at < inf:
                 continue
-            if self._is_unheard(served):
+            if self._serving.is_unheard(served):
                 continue
             if self._has_nothing_to_gain(served, trees, weights):
                 served.standing = replace(served.standing, better_since=None)
@@ -123,7 +119,7 @@ class Looking:
         return [
             served
             for served in self._roll.served.values()
-            if self._is_concerned(served, shift) and not self._is_unheard(served)
+            if self._is_concerned(served, shift) and not self._serving.is_unheard(served)
         ]
 
     def _is_concerned(self, served: Served, shift: Shift) -> bool:
@@ -137,16 +133,3 @@ class Looking:
                 for path in generation.ways
             )
         )
-
-    def _is_unheard(self, served: Served) -> bool:
-        """Whether nothing is known to be wrong with a demand's paths, but that nodes on them are not heard: they are
-        cut off from the controller, and not from each other. Such paths are left alone, so that nothing moves when
-        the nodes are heard again one after the other.
-        """
-        if served.laying is not None or served.broken or not served.paths:
-            return False
-        view = self._ledger.view
-        if any(is_forbidden(view, served.demand, path) for path in served.ways):
-            return False
-        down = [link for path in served.paths for name in path.links if not (link := view.link(name)).up]
-        return bool(down) and all({link.a, link.b} & self.unheard for link in down)

@@ -77,7 +77,7 @@ class Served:
     @property
     def generations(self) -> tuple[Generation, ...]:
         """Those of which something is installed or about to be."""
-        laying = self.laying.generation if self.laying else None
+        laying = self.laying.generation if self.laying and not self.laying.prolongs else None
         return tuple(one for one in (self.current, laying) if one is not None)
 
     def owns(self, node: str, serial: int) -> bool:

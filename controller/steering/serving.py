@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from math import inf
 
@@ -53,18 +53,24 @@ class Serving:
         self._installation = installation
         self._talks = talks
         self._roll = roll
+        self.unheard: Set[str] = frozenset()
+        """Nodes that tell nothing, though their neighbours hear them."""
 
     def plan(self, served: Served, now: float, *, renew: bool = False, rate: int | None = None) -> Refusal | None:
         """Decide what is best for a demand now, at another rate if one is given, and begin with it; return why it does
         not get all that its class demands, if so.
 
-        A rate that cannot be granted leaves what is in force as it is.
+        A rate that cannot be granted leaves what is in force as it is. What is renewed is laid anew, unless it leads
+        over nodes that cannot be told anything: then it goes on as it is.
         """
         served.urgent = None
         if served.adopting or (served.laying and served.laying.switching):
             return None
         if served.laying:
             self._installation.abort(served)
+        if renew and self.is_unheard(served):
+            self._installation.prolong(served, now)
+            return None
         forbidden = any(is_forbidden(self._ledger.view, served.demand, path) for path in served.ways)
         renew = renew or served.broken or forbidden
         asked = served.demand if rate is None else replace(served.demand, rate=rate)
@@ -177,6 +183,19 @@ class Serving:
             if served.current and served.current.lease == lease.id:
                 served.current.lease = None
             self._back(served, now)
+
+    def is_unheard(self, served: Served) -> bool:
+        """Whether nothing is known to be wrong with a demand's paths, but that nodes on them are not heard: they are
+        cut off from the controller, and not from each other. Such paths are left alone, so that nothing moves when
+        the nodes are heard again one after the other.
+        """
+        if served.laying is not None or served.broken or not served.paths:
+            return False
+        view = self._ledger.view
+        if any(is_forbidden(view, served.demand, path) for path in served.ways):
+            return False
+        down = [link for path in served.paths for name in path.links if not (link := view.link(name)).up]
+        return bool(down) and all({link.a, link.b} & self.unheard for link in down)
 
     def works(self, served: Served) -> bool:
         """Whether a demand has paths in force, and all of them may be used."""

@@ -138,7 +138,7 @@ class Steering:
         shift = self._ledger.observe(discovery.view, now)
         silent = [one for one in discovery.nodes if one.kind is Kind.SILENT]
         self._silent = {one.subject: self._silent.get(one.subject, now) for one in silent if not one.said}
-        self._looking.unheard = self._cut_off = {one.subject for one in silent if one.said}
+        self._serving.unheard = self._cut_off = {one.subject for one in silent if one.said}
         if self.epoch is None:
             return
         if shift.everything:

@@ -187,6 +187,77 @@ def test_it_is_renewed_when_its_ckms_asks_and_over_when_it_does_not() -> None:
     assert not world.core.reservations.leases
 
 
+def test_paths_over_nodes_that_are_cut_off_go_on_until_they_are_heard_again() -> None:
+    """Statements at a source that hears the controller end after a quarter of an hour; entries live for days."""
+    world = begun(World(LINE))
+    world.wanted("ckms-1", "ckms-7", "silver", 20.0)
+    world.settle(1)
+    before, entries = ways(world), world.entries()
+    for name in ("ckms-3", "ckms-4"):
+        world.hush(name)
+    for rate in (20.0, 5.0, 40.0):
+        world.wait(450.0)
+        assert world.wanted("ckms-1", "ckms-7", "silver", rate).refusal is None
+        assert said(world) == [("ckms-1", Withdrawal), ("ckms-1", PathStatement)], "nobody else is told anything"
+        world.deliver(0, Fate.ANSWERED)
+        world.check()
+    assert (ways(world), world.entries()) == (before, entries)
+    (path,) = world.nodes["ckms-1"].paths
+    assert world.nodes["ckms-1"].installed.held[path.serial or 0].remaining(world.now) == 900.0
+    assert kinds(world).count(Event.PROLONGED) == 3
+    world.wanted("ckms-1", "ckms-7", "silver", 20.0)
+    world.settle(1)
+    world.wait(450.0)
+    world.wanted("ckms-1", "ckms-7", "silver", 20.0)
+    world.settle(70)
+    assert ways(world) == before
+    assert set(world.entries()).isdisjoint(entries), "laid anew once all nodes are heard"
+    world.check_settled()
+
+
+@pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.LOST, Fate.UNANSWERED, Fate.LATE])
+@pytest.mark.parametrize("leads", [True, False])
+def test_paths_that_cannot_be_prolonged_at_once_stay_as_they_are(fate: Fate, leads: bool) -> None:
+    world = begun(World(LINE))
+    world.wanted("ckms-1", "ckms-7", "silver")
+    world.settle(1)
+    before, entries = ways(world), world.entries()
+    world.hush("ckms-4")
+    world.wait(450.0)
+    world.wanted("ckms-1", "ckms-7", "silver")
+    world.deliver(0, fate)
+    if leads:
+        world.lead()
+    for _ in range(40):
+        world.wait(0.5)
+        while world.underway:
+            world.deliver(0, Fate.ANSWERED)
+            world.check()
+    assert (ways(world), world.entries()) == (before, entries)
+    assert len(world.nodes["ckms-1"].paths) == 1
+    assert only(world).current is not None
+    world.settle(2)
+    world.check_settled()
+
+
+def test_paths_that_are_being_prolonged_when_nobody_wants_them_any_more_are_taken_back() -> None:
+    world = begun(World(LINE))
+    world.wanted("ckms-1", "ckms-7", "silver")
+    world.settle(1)
+    world.hush("ckms-4")
+    world.wait(450.0)
+    world.wanted("ckms-1", "ckms-7", "silver")
+    world.hush("ckms-7", dead=True)
+    world.wait(61.0)
+    world.deliver(0, Fate.ANSWERED)
+    world.wait(1.0)
+    assert not world.core.served
+    world.settle(70)
+    assert not world.entries()
+    assert not world.nodes["ckms-1"].paths
+    world.check_settled()
+
+
 def test_a_new_controller_adopts_what_is_installed_and_changes_nothing() -> None:
     world = begun(World(SQUARE))
     for service_class in ("gold", "silver", "bronze", "split"):
