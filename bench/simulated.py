@@ -22,7 +22,8 @@ from keyhaul.agents.gnmi.peers import Peers
 from keyhaul.agents.gnmi.schema import Schema
 from keyhaul.agents.gnmi.target import Target, serve
 from keyhaul.agents.gnmi.tree import UNCHANGED, DataTree
-from keyhaul.agents.statements import SignedStatement, Statement
+from keyhaul.agents.signing import SignedStatement
+from keyhaul.agents.statements import Statement
 from keyhaul.randomness import identifier
 from keyhaul.transport.tls import TlsFiles
 from services.ckms.agent.writer import StatementWriter

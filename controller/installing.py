@@ -22,14 +22,13 @@ from controller.steering.effects import InForce, Tell
 from keyhaul.agents.gnmi.failures import Late, RefusedByTarget, TargetError
 from keyhaul.agents.gnmi.models.ckms import TOP
 from keyhaul.agents.gnmi.notices import Update
+from keyhaul.agents.signing import SignedStatement, sign
 from keyhaul.agents.statements import (
     STATEMENT_VERSION,
-    SignedStatement,
     Statement,
     StatementRefusal,
     StatementRefused,
     Withdrawal,
-    sign,
 )
 from keyhaul.transport.tls_policy import TlsUnusable
 
@@ -92,30 +91,24 @@ class Signed:
 
 
 def sign_tell(tell: Tell, epoch: int, serials: Sequence[int], key: MLDSA65PrivateKey) -> Signed:
-    """Sign what is to be told, with these serials in its order. About 0.2 ms a statement: to be run in a thread.
+    """Sign what is to be told, with these serials in its order. About 0.4 ms: to be run in a thread.
 
     Raises:
         StatementRefused: some of it no node would accept.
     """
-    return Signed(
-        tell,
-        epoch,
-        {
-            serial: sign(
-                Statement(
-                    v=STATEMENT_VERSION,
-                    node=tell.node,
-                    incarnation=tell.incarnation or None,
-                    epoch=epoch,
-                    serial=serial,
-                    lifetime_s=say.lifetime_s,
-                    says=say.says,
-                ),
-                key,
-            )
-            for serial, say in zip(serials, tell.says, strict=True)
-        },
-    )
+    statements = [
+        Statement(
+            v=STATEMENT_VERSION,
+            node=tell.node,
+            incarnation=tell.incarnation or None,
+            epoch=epoch,
+            serial=serial,
+            lifetime_s=say.lifetime_s,
+            says=say.says,
+        )
+        for serial, say in zip(serials, tell.says, strict=True)
+    ]
+    return Signed(tell, epoch, dict(zip(serials, sign(statements, key), strict=True)))
 
 
 def sign_all(

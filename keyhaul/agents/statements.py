@@ -1,26 +1,19 @@
-"""Forwarding statements: what the controller says to one CKMS about one entry or path, signed, and how it is verified.
+"""Forwarding statements: what the controller says to one CKMS about one entry or path.
 
-A statement's signature is ML-DSA-65 (FIPS 204) with the context string `CONTEXT` over the statement's exact JSON bytes:
-they travel and are kept as they were signed, and are never encoded anew. Nothing in a statement tells which statements
-of other nodes belong to the same path: labels, serials and groups are of one node alone.
+They are signed (`keyhaul.agents.signing`) over their exact JSON bytes: these travel and are kept as they were signed,
+and are never encoded anew. Nothing in a statement tells which statements of other nodes belong to the same path:
+labels, serials and groups are of one node alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
 from typing import Annotated
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
 from keyhaul.keys.grants import SERVICE_CLASSES, SPLIT
-
-CONTEXT = b"keyhaul forwarding statement v1"
-"""The context string of the signature, so that one over anything else is never one over a statement."""
 
 STATEMENT_VERSION = 1
 """The version that this release writes."""
@@ -160,15 +153,6 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.epoch, self.serial
 
 
-@dataclass(frozen=True, slots=True)
-class SignedStatement:
-    """A statement as it travels and is kept."""
-
-    body: bytes
-    """JSON."""
-    signature: bytes
-
-
 class _Kind(msgspec.Struct):
     kind: str = ""
 
@@ -203,43 +187,12 @@ def encode(statement: Statement) -> bytes:
     return _ENCODER.encode(statement)
 
 
-def sign(statement: Statement, key: MLDSA65PrivateKey) -> SignedStatement:
-    """Return a statement's canonical JSON with the controller's signature over it.
+def read(body: bytes) -> Statement:
+    """Return the statement that a signed body is.
 
     Raises:
-        StatementRefused: it says something that no node would accept.
+        StatementRefused: malformed; unknown.
     """
-    body = encode(statement)
-    _read(body)
-    return SignedStatement(body, key.sign(body, CONTEXT))
-
-
-def verify(signed: SignedStatement, keys: Iterable[MLDSA65PublicKey]) -> Statement:
-    """Check the signature and return the statement; nothing of an unsigned body is looked at.
-
-    Args:
-        signed: what came, or what was kept.
-        keys: the pinned statement keys of the controllers.
-
-    Raises:
-        StatementRefused: too many (bytes); forged; malformed; unknown.
-    """
-    if len(signed.body) > MAXIMUM_BODY:
-        raise StatementRefused(StatementRefusal.TOO_MANY, f"more than {MAXIMUM_BODY} bytes")
-    if not any(_is_signed(signed, key) for key in keys):
-        raise StatementRefused(StatementRefusal.FORGED, "the signature is of no pinned statement key")
-    return _read(signed.body)
-
-
-def _is_signed(signed: SignedStatement, key: MLDSA65PublicKey) -> bool:
-    try:
-        key.verify(signed.signature, signed.body, CONTEXT)
-    except InvalidSignature:
-        return False
-    return True
-
-
-def _read(body: bytes) -> Statement:
     try:
         head = _HEAD.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):

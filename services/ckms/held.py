@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from keyhaul.agents.signing import SignedStatement
 from keyhaul.agents.statements import (
     EntryStatement,
     PathStatement,
-    SignedStatement,
     StatedHop,
     Statement,
     StatementRefusal,

@@ -23,12 +23,11 @@ from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 
+from keyhaul.agents.signing import SignedStatement, Verifier
 from keyhaul.agents.statements import (
-    SignedStatement,
     Statement,
     StatementRefusal,
     StatementRefused,
-    verify,
 )
 from keyhaul.identity.keys import fingerprint
 from services.ckms.forwarding import Entry, ForwardingTable, InvalidForwarding, Path
@@ -113,9 +112,10 @@ class Installed:
         self.high = kept.high if kept.keys & self.fingerprints else HighWater()
         dropped: list[Dropped] = []
         over: list[int] = []
+        verifier = Verifier(self._keys)
         for one in kept.statements:
             try:
-                statement = verify(one.signed, self._keys)
+                statement = verifier.verify(one.signed)
                 self._check_address(statement, one.serial)
                 held = Held(statement, one.signed, one.accepted, one.drained)
                 if self._is_over(held, now):
@@ -139,8 +139,9 @@ class Installed:
         if not 0 < len(offered) <= MAXIMUM_SET:
             raise StatementRefused(StatementRefusal.TOO_MANY, f"1 to {MAXIMUM_SET} statements are accepted at once")
         found: list[Verified] = []
+        verifier = Verifier(self._keys)
         for serial, signed in sorted(offered.items()):
-            statement = verify(signed, self._keys)
+            statement = verifier.verify(signed)
             self._check_address(statement, serial)
             found.append((statement, signed))
         return found

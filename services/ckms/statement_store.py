@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
-from keyhaul.agents.statements import SignedStatement
+from keyhaul.agents.signing import SignedStatement
 from keyhaul.store.interface import Store
 from services.ckms.held import Change, Held, HighWater, Kept, KeptStatement
 from services.ckms.own_time import Checkpoint, Reading

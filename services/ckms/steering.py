@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from keyhaul.agents.statements import SignedStatement, StatementRefusal, StatementRefused
+from keyhaul.agents.signing import SignedStatement
+from keyhaul.agents.statements import StatementRefusal, StatementRefused
 from keyhaul.store.interface import StoreUnavailable
 from services.ckms.choice import PathChoice
 from services.ckms.forwarding import ForwardingTable

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.agents import Await, Cut, Order, OrderedNode, Rest, Simulation
+from keyhaul.agents.signing import sign
 from keyhaul.agents.statements import (
     EntryStatement,
     PathStatement,
@@ -17,7 +18,6 @@ from keyhaul.agents.statements import (
     Statement,
     StatementRefusal,
     StatementRefused,
-    sign,
 )
 from keyhaul.config.carrier import CarrierLink
 from keyhaul.identity.keys import generate, public_pem
@@ -58,7 +58,7 @@ class Scene:
             lifetime_s=600,
             says=says,
         )
-        await there.accept({self._serial: sign(statement, key)})
+        await there.accept({self._serial: sign([statement], key)[0]})
 
     async def lay(self, first: int, *, around: bool) -> None:
         """A path from 1 to 3 under labels from `first` on."""

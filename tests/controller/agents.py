@@ -15,7 +15,8 @@ from keyhaul.agents.gnmi.peers import Peers
 from keyhaul.agents.gnmi.schema import Schema
 from keyhaul.agents.gnmi.target import Target, serve
 from keyhaul.agents.gnmi.tree import DataTree
-from keyhaul.agents.statements import SignedStatement, StatementRefusal, StatementRefused
+from keyhaul.agents.signing import SignedStatement
+from keyhaul.agents.statements import StatementRefusal, StatementRefused
 from keyhaul.identity.keys import generate
 from keyhaul.identity.names import Role
 from keyhaul.randomness import identifier

@@ -17,7 +17,8 @@ from pygnmi.spec.v080 import gnmi_pb2, gnmi_pb2_grpc
 
 from keyhaul.agents.gnmi.models import ckms
 from keyhaul.agents.gnmi.paths import parse, to_proto
-from keyhaul.agents.statements import Statement, Withdrawal, sign
+from keyhaul.agents.signing import sign
+from keyhaul.agents.statements import Statement, Withdrawal
 from keyhaul.config.loader import load
 from keyhaul.config.services import CkmsConfig
 from keyhaul.identity.keys import load_link_private
@@ -114,7 +115,7 @@ async def test_set(carriers: Network) -> None:
         body = Statement(
             v=1, node=f"ckms-{NODE}", incarnation=incarnation, epoch=7, serial=serial, lifetime_s=60, says=says
         )
-        signed = sign(body, key)
+        (signed,) = sign([body], key)
         octets = {"body": signed.body, "signature": signed.signature}
         place = f"{FORWARDING}/statement[serial={serial}]"
         return place, {name: base64.b64encode(one).decode() for name, one in octets.items()}

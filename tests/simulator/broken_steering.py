@@ -20,9 +20,9 @@ from controller.paths.constraints import UNCONSTRAINED
 from controller.steering import installation
 from controller.steering.laying import Laying
 from controller.steering.routes import Step
+from keyhaul.agents.signing import Verifier
 from keyhaul.agents.statements import StatedHop, Statement
 from keyhaul.randomness import label
-from services.ckms import installed
 from services.ckms.installed import Installed
 from tests.simulator.broken import Variant
 from tests.simulator.settings import Settings
@@ -51,7 +51,7 @@ def process_not_asked_for() -> Iterator[None]:
 def signature_not_checked() -> Iterator[None]:
     """Nodes that read what they are told and do not verify it."""
     decoder = msgspec.json.Decoder(Statement)
-    with patch.object(installed, "verify", lambda signed, keys: decoder.decode(signed.body)):
+    with patch.object(Verifier, "verify", lambda self, signed: decoder.decode(signed.body)):
         yield
 
 

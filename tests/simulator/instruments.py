@@ -84,7 +84,8 @@ def steered(rules: SteeringRules) -> Iterator[None]:
 
     def watched_sign(*arguments: Any) -> Any:
         signed = honest_sign(*arguments)
-        rules.signed(signed)
+        for one in signed:
+            rules.signed(one)
         return signed
 
     def watched_effects(self: Steering) -> Any:

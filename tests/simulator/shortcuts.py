@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from sqlalchemy import Connection
 
+from keyhaul.agents.signing import SIGNATURE
 from keyhaul.link import links
 from keyhaul.link.channel import LANE
 from keyhaul.link.record import DirectionState, Record, Side
@@ -78,7 +79,8 @@ class CheapSigningKey(_Whole, MLDSA65PrivateKey):
 
 
 def _tag(seed: bytes, data: Any, context: Any) -> bytes:
-    return hmac.digest(seed, len(context or b"").to_bytes(4) + (context or b"") + data, "sha256")
+    digest = hmac.digest(seed, len(context or b"").to_bytes(4) + (context or b"") + data, "sha256")
+    return digest.ljust(SIGNATURE, b"\0")
 
 
 class CheapCertificate:

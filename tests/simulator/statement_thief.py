@@ -13,7 +13,8 @@ from pygnmi.spec.v080 import gnmi_pb2
 from keyhaul.agents.gnmi import paths
 from keyhaul.agents.gnmi.models.ckms import TOP
 from keyhaul.agents.gnmi.peers import Rpc
-from keyhaul.agents.statements import Statement, Withdrawal, sign
+from keyhaul.agents.signing import sign
+from keyhaul.agents.statements import Statement, Withdrawal
 from tests.simulator.gnmi import Aborted, called
 from tests.simulator.lies import LYING
 from tests.simulator.loop import Died
@@ -96,7 +97,7 @@ class StatementThief:
             lifetime_s=900,
             says=Withdrawal(serials=held),
         )
-        signed = sign(statement, self._world.private_key("thief"))
+        (signed,) = sign([statement], self._world.private_key("thief"))
         place = f"/{TOP}/forwarding/statement[serial={serial}]"
         said = {
             "serial": str(serial),

@@ -19,7 +19,8 @@ from controller.steering.effects import Effect, Say, Tell
 from controller.steering.ledger import PATIENCE
 from controller.steering.steering import Steering
 from controller.view import Link, NetworkView
-from keyhaul.agents.statements import EntryStatement, PathStatement, SignedStatement, StatedHop, Statement
+from keyhaul.agents.signing import SignedStatement
+from keyhaul.agents.statements import EntryStatement, PathStatement, StatedHop, Statement
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path
 from services.ckms.held import Change, Kept
 from services.ckms.installed import Installed, Verified

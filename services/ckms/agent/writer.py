@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from keyhaul.agents.gnmi.errors import Code, Refused, malformed
 from keyhaul.agents.gnmi.tree import Edit, Operation, Undo
-from keyhaul.agents.statements import SignedStatement, StatementRefusal, StatementRefused
+from keyhaul.agents.signing import SignedStatement
+from keyhaul.agents.statements import StatementRefusal, StatementRefused
 from keyhaul.store.interface import StoreUnavailable
 
 _CODES = {

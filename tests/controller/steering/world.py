@@ -34,8 +34,8 @@ from controller.steering.served import LONGEST_PAUSE, Served
 from controller.steering.steering import Steering
 from controller.topology import Discovery
 from controller.view import Direction, Link, NetworkView, Node
+from keyhaul.agents.signing import SignedStatement
 from keyhaul.agents.statements import (
-    SignedStatement,
     Statement,
     StatementRefusal,
     StatementRefused,

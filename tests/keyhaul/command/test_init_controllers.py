@@ -20,6 +20,7 @@ from keyhaul.agents.gnmi.errors import Code
 from keyhaul.agents.gnmi.failures import RefusedByTarget, TargetError
 from keyhaul.agents.gnmi.peers import Peers
 from keyhaul.agents.gnmi.target import Target, serve
+from keyhaul.agents.signing import Verifier, sign
 from keyhaul.command.init import initialise, read_description
 from keyhaul.command.network import network
 from keyhaul.command.pki import pki
@@ -114,7 +115,7 @@ def test_each_ckms_knows_every_controller_and_what_it_signs_with(out: Path) -> N
             says = statements.Withdrawal(serials=())
             body = statements.Statement(v=1, node=f"ckms-{node}", epoch=1, serial=1, lifetime_s=60, says=says)
             pinned = load_link_public(resolve(directory, server.statement_key))
-            assert statements.verify(statements.sign(body, private), [pinned]) == body
+            assert Verifier([pinned]).verify(*sign([body], private)) == body
     keys = {
         load_link_private(out / f"nodes/{node}/controller/statement-key.pem").public_key().public_bytes_raw()
         for node in ("dc", "spare")

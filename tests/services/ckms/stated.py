@@ -8,14 +8,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
+from keyhaul.agents.signing import SignedStatement, sign
 from keyhaul.agents.statements import (
     EntryStatement,
     PathStatement,
-    SignedStatement,
     StatedHop,
     Statement,
     Withdrawal,
-    sign,
 )
 from keyhaul.identity.keys import generate
 from services.ckms.forwarding import Entry, ForwardingTable, Path
@@ -69,21 +68,22 @@ class Leader:
     """Everything that it ever signed."""
 
     def say(self, *says: Says, lifetime: int = 100, node: str = OWN) -> Offer:
-        offer: Offer = {}
-        for one in says:
-            self.serial += 1
-            statement = Statement(
+        statements = [
+            Statement(
                 v=1,
                 node=node,
                 epoch=self.epoch,
-                serial=self.serial,
+                serial=serial,
                 lifetime_s=lifetime,
                 says=one,
                 incarnation=self.incarnation,
             )
-            offer[self.serial] = sign(statement, self.key)
-            self.signed.append((statement, offer[self.serial]))
-        return offer
+            for serial, one in enumerate(says, self.serial + 1)
+        ]
+        self.serial += len(says)
+        signed = sign(statements, self.key)
+        self.signed += zip(statements, signed, strict=True)
+        return {statement.serial: one for statement, one in zip(statements, signed, strict=True)}
 
 
 class Memory:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keyhaul.agents.statements import SignedStatement, StatementRefusal, StatementRefused
+from keyhaul.agents.signing import SignedStatement
+from keyhaul.agents.statements import StatementRefusal, StatementRefused
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
 from services.ckms.held import HighWater, Kept
 from services.ckms.installed import ADOPTION, MAXIMUM_SET, SILENCE, Installed

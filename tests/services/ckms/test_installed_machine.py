@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from keyhaul.agents.statements import SignedStatement, Statement, StatementRefused, verify
+from keyhaul.agents.signing import Verifier
+from keyhaul.agents.statements import Statement, StatementRefused
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
 from services.ckms.held import Change, HighWater, KeptStatement
 from services.ckms.installed import ADOPTION, SILENCE, Installed
@@ -298,7 +299,7 @@ class Steered(RuleBasedStateMachine):
     @invariant()
     def everything_in_force_is_signed_for_this_node_and_in_order(self) -> None:
         for serial, held in self.installed.held.items():
-            statement = verify(SignedStatement(held.signed.body, held.signed.signature), [KEY.public_key()])
+            statement = Verifier([KEY.public_key()]).verify(held.signed)
             assert (statement.node, statement.serial) == ("ckms-2", serial)
             assert statement.number <= self.installed.high.number
 

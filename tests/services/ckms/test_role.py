@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from keyhaul.agents.statements import PathStatement, StatedHop, Statement, sign
+from keyhaul.agents.signing import sign
+from keyhaul.agents.statements import PathStatement, StatedHop, Statement
 from keyhaul.command.init import initialise
 from keyhaul.config.loader import load
 from keyhaul.config.services import (
@@ -114,7 +115,8 @@ async def test_what_a_controller_said_is_in_force_again_after_a_restart(network:
     )
     statement = Statement(v=1, node="ckms-a", epoch=3, serial=5, lifetime_s=3_600, says=said)
     now = machine_clocks()
-    held = Held(statement, sign(statement, KEY), accepted=0.0)
+    (signed,) = sign([statement], KEY)
+    held = Held(statement, signed, accepted=0.0)
     store = await EmbeddedStore.open(config.store, directory, SCHEMA)
     change = Change(HighWater(3, 5, doubt=False), (held,))
     keys = frozenset({fingerprint(KEY.public_key())})

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from keyhaul.agents.gnmi.schema import Module, container, leaf, leaf_list, list_of
 from keyhaul.agents.gnmi.types import BOOLEAN, UINT8, UINT32, UINT64, Binary, Decimal64, Integer, Text, enumeration
+from keyhaul.agents.signing import LONGEST_SIGNATURE
 from keyhaul.agents.statements import MAXIMUM_BODY, MAXIMUM_SHARES
 
 NAME = "keyhaul-ckms"
 TOP = f"{NAME}:carrier"
-
-SIGNATURE = 3309
-"""Octets of an ML-DSA-65 signature (FIPS 204 table 2)."""
 
 _SERVICE = Text(48, r"ckms-[a-z0-9]([a-z0-9\-]{0,30}[a-z0-9])?")
 _LABEL = Text(16, r"[0-9a-f]{16}")
@@ -108,7 +106,7 @@ _STATEMENT = list_of(
     ["serial"],
     leaf("serial", UINT64),
     leaf("body", Binary(MAXIMUM_BODY)),
-    leaf("signature", Binary(SIGNATURE)),
+    leaf("signature", Binary(LONGEST_SIGNATURE)),
     unit=True,
 )
 

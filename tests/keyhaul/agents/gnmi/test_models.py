@@ -16,6 +16,7 @@ from keyhaul.agents.gnmi import values
 from keyhaul.agents.gnmi.models import ckms, etsi015
 from keyhaul.agents.gnmi.schema import Container, Leaf, Module, Node, Schema
 from keyhaul.agents.gnmi.types import Integer
+from keyhaul.agents.signing import SIGNATURE
 from keyhaul.agents.statements import MAXIMUM_BODY
 from tests.keyhaul.agents.gnmi.carrier import Carrier
 from tests.keyhaul.agents.gnmi.yang import PROTO, both_models, own_model, validate, with_etsi
@@ -45,7 +46,7 @@ def test_what_is_served_of_etsi_is_as_in_its_module() -> None:
 
 
 def test_instances_validate(carrier: Carrier) -> None:
-    carrier.book.held[18] = {"serial": 18, "body": b"{}", "signature": bytes(ckms.SIGNATURE)}
+    carrier.book.held[18] = {"serial": 18, "body": b"{}", "signature": bytes(SIGNATURE)}
     carrier.entries.append({"previous": "ckms-8", "label": "0123456789abcdef", "remaining": 3, "serial": 18})
     data = carrier.tree.refresh()
     root = {ckms.TOP: data[ckms.TOP]}

@@ -25,7 +25,8 @@ from keyhaul.agents.gnmi.errors import Code
 from keyhaul.agents.gnmi.failures import RefusedByTarget, TargetError
 from keyhaul.agents.gnmi.models import ckms
 from keyhaul.agents.gnmi.notices import Wanted
-from keyhaul.agents.statements import EntryStatement, PathStatement, StatedHop, Statement, sign
+from keyhaul.agents.signing import sign
+from keyhaul.agents.statements import EntryStatement, PathStatement, StatedHop, Statement
 from keyhaul.command.init import initialise
 from keyhaul.config.loader import load
 from keyhaul.config.services import CkmsConfig, PathSection
@@ -114,7 +115,7 @@ class Controller:
             lifetime_s=600,
             says=says,
         )
-        signed = sign(statement, key or self.key)
+        (signed,) = sign([statement], key or self.key)
         value = {"body": encoded(signed.body), "signature": encoded(signed.signature)}
         return {f"{STATEMENT}[serial={self.serials}]": value}
 

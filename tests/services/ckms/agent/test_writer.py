@@ -10,7 +10,8 @@ import pytest
 from keyhaul.agents.gnmi.errors import Code, Refused
 from keyhaul.agents.gnmi.paths import parse
 from keyhaul.agents.gnmi.tree import Edit, Operation
-from keyhaul.agents.statements import SignedStatement, StatementRefusal, StatementRefused
+from keyhaul.agents.signing import SignedStatement
+from keyhaul.agents.statements import StatementRefusal, StatementRefused
 from keyhaul.store.interface import StoreUnavailable
 from services.ckms.agent.writer import StatementWriter
 

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha384
 from typing import Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyhaul.agents.signing import (
+    ALONE,
+    LONGEST_SIGNATURE,
+    MAXIMUM_TOGETHER,
+    SIGNATURE,
+    TOGETHER,
+    SignedStatement,
+    Verifier,
+    sign,
+)
 from keyhaul.agents.statements import (
-    CONTEXT,
     MAXIMUM_BODY,
     EntryStatement,
     PathStatement,
-    SignedStatement,
     StatedHop,
     Statement,
     StatementRefusal,
     StatementRefused,
     Withdrawal,
     encode,
-    sign,
-    verify,
 )
 from keyhaul.identity.keys import generate
 
@@ -47,12 +54,21 @@ def statement(says: Any = ENTRY, **changes: Any) -> Statement:
 def signed_json(body: Any) -> SignedStatement:
     """What a controller of another release might sign."""
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return SignedStatement(encoded, KEY.sign(encoded, CONTEXT))
+    return SignedStatement(encoded, KEY.sign(encoded, ALONE))
 
 
 def plain(of: Statement) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(encode(of))
     return loaded
+
+
+def alone(one: Statement, key: MLDSA65PrivateKey = KEY) -> SignedStatement:
+    (signed,) = sign([one], key)
+    return signed
+
+
+def verify(signed: SignedStatement, keys: list[MLDSA65PublicKey] = KEYS) -> Statement:
+    return Verifier(keys).verify(signed)
 
 
 def refusal(signed: SignedStatement, keys: list[MLDSA65PublicKey] = KEYS) -> StatementRefusal:
@@ -63,7 +79,7 @@ def refusal(signed: SignedStatement, keys: list[MLDSA65PublicKey] = KEYS) -> Sta
 
 @pytest.mark.parametrize("says", [ENTRY, PATH, Withdrawal(serials=(1, 2), drain_s=5.0)])
 def test_what_was_signed_is_read_back(says: Any) -> None:
-    assert verify(sign(statement(says), KEY), KEYS) == statement(says)
+    assert verify(alone(statement(says)), KEYS) == statement(says)
 
 
 def test_the_encoding_is_canonical() -> None:
@@ -75,7 +91,7 @@ def test_the_encoding_is_canonical() -> None:
 
 
 def test_any_of_the_pinned_keys_will_do_and_no_other() -> None:
-    signed = sign(statement(), OTHER)
+    signed = alone(statement(), OTHER)
 
     assert verify(signed, [KEY.public_key(), OTHER.public_key()]) == statement()
     assert refusal(signed) == StatementRefusal.FORGED
@@ -83,7 +99,7 @@ def test_any_of_the_pinned_keys_will_do_and_no_other() -> None:
 
 
 def test_every_changed_byte_is_noticed() -> None:
-    signed = sign(statement(), KEY)
+    signed = alone(statement())
     for place in range(len(signed.body)):
         body = bytearray(signed.body)
         body[place] ^= 1
@@ -95,7 +111,7 @@ def test_a_signature_for_another_purpose_is_none() -> None:
 
     assert refusal(SignedStatement(body, KEY.sign(body))) == StatementRefusal.FORGED
     assert refusal(SignedStatement(body, KEY.sign(body, b"keyhaul grant v1"))) == StatementRefusal.FORGED
-    assert refusal(SignedStatement(body, KEY.sign(CONTEXT + body))) == StatementRefusal.FORGED
+    assert refusal(SignedStatement(body, KEY.sign(ALONE + body))) == StatementRefusal.FORGED
     assert refusal(SignedStatement(body, b"")) == StatementRefusal.FORGED
 
 
@@ -160,9 +176,9 @@ def test_a_body_is_bounded() -> None:
 
 def test_a_controller_cannot_sign_what_no_node_would_accept() -> None:
     with pytest.raises(StatementRefused):
-        sign(statement(msgspec.structs.replace(PATH, shares=3)), KEY)
+        alone(statement(msgspec.structs.replace(PATH, shares=3)), KEY)
     with pytest.raises(StatementRefused):
-        sign(statement(node="ukms-1"), KEY)
+        alone(statement(node="ukms-1"), KEY)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=50))
@@ -171,3 +187,84 @@ def test_no_bytes_end_in_another_error(body: bytes, signature: bytes) -> None:
         verify(SignedStatement(body, signature), KEYS)
     with pytest.raises(StatementRefused):
         verify(signed_json(body), KEYS)
+
+
+def several(count: int, first: int = 1) -> list[Statement]:
+    return [statement(serial=serial) for serial in range(first, first + count)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, 8, 64, 65, 127, 1000, MAXIMUM_TOGETHER])
+def test_each_of_those_signed_together_is_verified_by_itself(count: int) -> None:
+    statements = several(count)
+    signed = sign(statements, KEY)
+
+    assert len({one.signature[:SIGNATURE] for one in signed}) == 1
+    assert max(len(one.signature) for one in signed) <= LONGEST_SIGNATURE
+    for number in {0, 1, count // 2, count - 2, count - 1}:
+        assert verify(signed[number]) == statements[number]
+    together = Verifier(KEYS)
+    assert [together.verify(one) for one in signed] == statements
+
+
+def test_none_and_too_many() -> None:
+    assert sign([], KEY) == []
+    with pytest.raises(StatementRefused):
+        sign(several(MAXIMUM_TOGETHER + 1), KEY)
+
+
+def test_nothing_of_those_signed_together_can_be_changed_or_exchanged() -> None:
+    first, second, third = sign(several(3), KEY)
+    other, _ = sign(several(2, first=7), KEY)
+    body, signature = first.body, first.signature
+    way = signature[SIGNATURE:]
+    verifier = Verifier(KEYS)
+    verifier.verify(first)
+
+    for wrong in (
+        SignedStatement(body, second.signature),
+        SignedStatement(second.body, signature),
+        SignedStatement(body, other.signature),
+        SignedStatement(body, other.signature[:SIGNATURE] + way),
+        SignedStatement(body, signature[:SIGNATURE]),
+        SignedStatement(body, alone(statement(serial=1)).signature + way),
+        SignedStatement(body, signature + bytes(48)),
+        SignedStatement(body, signature[:-1]),
+        SignedStatement(body, signature[:-48]),
+        SignedStatement(body, signature + b"\0"),
+        SignedStatement(body, signature[:SIGNATURE] + b"\0\0"),
+        SignedStatement(body, signature[: SIGNATURE + 1]),
+        SignedStatement(body, bytes(SIGNATURE) + way),
+        SignedStatement(body + b" ", signature),
+    ):
+        for one in (verifier, Verifier(KEYS)):
+            with pytest.raises(StatementRefused) as refused:
+                one.verify(wrong)
+            assert refused.value.refusal is StatementRefusal.FORGED
+    for place in range(SIGNATURE, len(signature)):
+        changed = bytearray(signature)
+        changed[place] ^= 1
+        with pytest.raises(StatementRefused):
+            verifier.verify(SignedStatement(body, bytes(changed)))
+    assert verifier.verify(third) == statement(serial=3)
+
+
+def test_a_node_of_the_tree_is_no_statement_and_a_root_is_none_alone() -> None:
+    """What is hashed to a leaf never reads as what is hashed to a node, and one purpose is not the other."""
+    first, second = sign(several(2), KEY)
+    hashes = [sha384(b"\x00" + one.body).digest() for one in (first, second)]
+    root = sha384(b"\x01" + hashes[0] + hashes[1]).digest()
+
+    assert first.signature[SIGNATURE:] == b"\0\0" + hashes[1]
+    assert second.signature[SIGNATURE:] == b"\0\1" + hashes[0]
+    KEY.public_key().verify(first.signature[:SIGNATURE], root, TOGETHER)
+    assert refusal(SignedStatement(root, KEY.sign(root, TOGETHER))) == StatementRefusal.FORGED
+    inner = b"\x01" + hashes[0] + hashes[1]
+    assert refusal(SignedStatement(inner[1:], first.signature)) == StatementRefusal.FORGED
+
+
+def test_a_key_that_is_pinned_no_more_is_not_believed_for_what_came_before() -> None:
+    first, second = sign(several(2), KEY)
+
+    assert refusal(first, [OTHER.public_key()]) == StatementRefusal.FORGED
+    verifier = Verifier([OTHER.public_key(), KEY.public_key()])
+    assert [verifier.verify(first).serial, verifier.verify(second).serial] == [1, 2]
