@@ -14,7 +14,7 @@ from controller.steering.conversation import Held
 from controller.steering.detours import Detour
 from controller.steering.ledger import Ledger
 from controller.steering.planning import along
-from controller.steering.routes import Generation, policed
+from controller.steering.routes import Generation, Lane, policed
 from controller.view import NetworkView
 from keyhaul.agents.statements import EntryStatement, PathStatement, StatedHop
 
@@ -103,13 +103,11 @@ def resumed(ledger: Ledger, demand: Demand, statements: Iterable[tuple[str, Held
     ]
     if not found or any(chain.says.shares not in (1, len(found)) for chain, _ in found):
         return None
-    around = [(position, _path(view, way.nodes)) for position, way in found[0][0].detours]
-    detours = tuple(Detour(position, path) for position, path in around if path is not None)
+    lanes = tuple(_lane(view, chain, path) for chain, path in found)
     return Generation(
         policed(along(ledger, demand, [path for _, path in found])),
-        detours,
-        calm=bool(detours),
-        entries=[(node, held.serial) for chain, _ in found for node, held in chain.held],
+        lanes,
+        calm=bool(lanes[0].detours),
         starts=[chain.start.serial for chain, _ in found],
         since=now,
         ends=min(held.ends for chain, _ in found for held in (chain.start, *(held for _, held in chain.held))),
@@ -120,7 +118,16 @@ def is_torn(generation: Generation, statements: Iterable[tuple[str, Held]]) -> b
     """Whether an entry of it names a detour that is not whole."""
     own = set(generation.entries)
     says = [held.say.says for node, held in statements if (node, held.serial) in own]
-    return len(generation.detours) < sum(isinstance(one, EntryStatement) and one.detour is not None for one in says)
+    whole = sum(len(lane.detours) for lane in generation.lanes)
+    return whole < sum(isinstance(one, EntryStatement) and one.detour is not None for one in says)
+
+
+def _lane(view: NetworkView, chain: Chain, path: Path) -> Lane:
+    """A path that is in force, as it was laid."""
+    around = [(position, _path(view, way.nodes)) for position, way in chain.detours]
+    entries = [(node, held.serial) for node, held in chain.held]
+    detours = tuple(Detour(position, way) for position, way in around if way is not None)
+    return Lane(path, detours, chain.says.first, len(entries), entries)
 
 
 def _path(view: NetworkView, nodes: tuple[str, ...]) -> Path | None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 from controller.admission.admit import Admission
+from controller.admission.classes import CLASSES
 from controller.steering.conversation import Bundle, Held
 from controller.steering.detours import Detour
 from controller.steering.effects import Confirm, Effect
 from controller.steering.events import Event
 from controller.steering.laying import PATIENCE, Laying, starts_of
 from controller.steering.ledger import Ledger
+from controller.steering.planning import is_forbidden
 from controller.steering.reserving import Reserving
 from controller.steering.retiring import Retiring
 from controller.steering.roll import Roll
-from controller.steering.routes import LIFETIME, Generation, Routes, policed, routes_of
+from controller.steering.routes import ENTRY_LIFETIME, LIFETIME, Generation, Lane, Routes, policed, routes_of
 from controller.steering.served import Served
 from controller.steering.talks import DRAIN, Placed, Talks
 from keyhaul.agents.statements import PathStatement
@@ -77,7 +80,14 @@ class Installation:
         return self._laying.get(number)
 
     def lay(
-        self, served: Served, admission: Admission, why: Event, now: float, detours: Sequence[Detour] | None = None
+        self,
+        served: Served,
+        admission: Admission,
+        why: Event,
+        now: float,
+        around: Sequence[Detour] | None = None,
+        *,
+        anew: bool = False,
     ) -> bool:
         """Begin to install paths; False where what they need cannot be reserved.
 
@@ -86,31 +96,51 @@ class Installation:
             admission: the paths.
             why: what it will be told as.
             now: seconds.
-            detours: of the first path; None: they come later, when all is calm.
+            around: the detours of the first path; None: they come later, when all is calm.
+            anew: lay those of its paths anew, too, that are in force.
         """
         admission = policed(admission)
         lease = self._reserving.hold(served, admission)
         if lease is None and admission.link_rate:
             return False
-        generation = Generation(admission, tuple(detours or ()), calm=detours is not None, lease=lease)
-        self._enter(served, generation, routes_of(admission, generation.detours, self._source), why, now)
+        kept = () if anew else self._kept(served, admission, now)
+        routes = routes_of(admission, around, kept, self._source)
+        generation = Generation(admission, routes.lanes, calm=around is not None, lease=lease)
+        self._enter(served, Laying(next(self._numbers), generation, routes, why), now)
         return True
 
     def prolong(self, served: Served, now: float) -> None:
-        """Have the source keep the paths in force for longer, and tell no other node anything."""
+        """Have the source keep the paths in force for longer, with what is reserved for them; nobody else is told."""
         current, source = served.current, served.demand.source
         assert current is not None, "paths are in force"
         held = [one.say.says for _, one in self._talks.held((source, serial) for serial in current.starts)]
         starts = tuple(says for says in held if isinstance(says, PathStatement))
-        self._enter(served, current, Routes((), starts), Event.PROLONGED, now, prolongs=True)
+        generation = replace(current, lease=None, starts=[])
+        routes = Routes(current.lanes, (), starts)
+        self._enter(served, Laying(next(self._numbers), generation, routes, Event.PROLONGED), now)
 
-    def _enter(
-        self, served: Served, generation: Generation, routes: Routes, why: Event, now: float, *, prolongs: bool = False
-    ) -> None:
-        demand, number = served.demand, next(self._numbers)
-        served.laying = Laying(number, demand.id, demand.source, generation, routes, why, prolongs=prolongs)
-        self._laying[number] = served
-        self._waiting[number] = None
+    def _kept(self, served: Served, admission: Admission, now: float) -> tuple[Lane, ...]:
+        """The lanes of a demand that other paths can be put beside.
+
+        They are as young as what a CKMS asks to have renewed is not: so no entry gets older than a path may.
+        """
+        current, demand, view = served.current, served.demand, self._ledger.view
+        if current is None or served.broken or CLASSES[demand.service_class].shares > 1:
+            return ()
+        if admission.limit != current.admission.limit:
+            return ()
+        young = now + ENTRY_LIFETIME - LIFETIME / 2
+        return tuple(
+            lane
+            for lane in current.lanes
+            if not any(is_forbidden(view, demand, way) for way in lane.ways)
+            and all(held.ends >= young for _, held in self._talks.held(lane.entries))
+        )
+
+    def _enter(self, served: Served, laying: Laying, now: float) -> None:
+        served.laying = laying
+        self._laying[laying.number] = served
+        self._waiting[laying.number] = None
         self._roll.record(served)
         self.go_on(now)
 
@@ -166,9 +196,8 @@ class Installation:
         if laying is None:
             return
         self._talks.cancel(laying.number)
-        if not laying.prolongs:
-            self._talks.withdraw(laying.generation.entries, 0.0)
-            self._ledger.release(laying.generation.lease)
+        self._talks.withdraw(laying.generation.beside(served.current), 0.0)
+        self._ledger.release(laying.generation.lease)
         self._over(laying)
         served.laying = None
         self._roll.record(served)
@@ -179,7 +208,8 @@ class Installation:
         if current is None:
             return
         served.retire(current, now)
-        self._retiring.retire(served.demand.source, current.starts, current.entries)
+        left = current.beside(served.laying.generation if served.laying else None)
+        self._retiring.retire(served.demand.source, current.starts, left)
         self._ledger.release(current.lease)
         served.broken = False
         self._roll.record(served)
@@ -188,14 +218,14 @@ class Installation:
 
     def end(self, served: Served) -> None:
         """Take back all that is installed of a demand, or about to be."""
-        source = served.demand.source
+        starts = [serial for generation in served.generations for serial in generation.starts]
+        entries = [entry for generation in served.generations for entry in generation.entries]
         if laying := served.laying:
             self._talks.cancel(laying.number)
             self._over(laying)
             if laying.switching:
-                laying.generation.starts += self._talks.perhaps(source, laying.number)
-        for generation in served.generations:
-            self._retiring.retire(source, generation.starts, generation.entries)
+                starts += self._talks.perhaps(laying.source, laying.number)
+        self._retiring.retire(served.demand.source, starts, dict.fromkeys(entries))
 
     def go_on(self, now: float) -> None:
         """Begin with what waits, as far as there is room."""
@@ -221,30 +251,20 @@ class Installation:
         self._waiting.pop(laying.number, None)
 
     def _switched(self, served: Served, laying: Laying, starts: tuple[int, ...], now: float) -> Served:
-        """The source sends over the new paths from now on, or for longer over the present ones."""
+        """The source sends over the new paths from now on; what only the former ones used drains."""
         self._over(laying)
-        served.laying = None
-        if laying.prolongs and served.current is not laying.generation:
-            self._talks.withdraw(((served.demand.source, serial) for serial in starts), DRAIN)
-            return served
-        generation = laying.generation
-        generation.starts, generation.ends = list(starts), now + LIFETIME
-        if laying.prolongs:
-            entries = self._talks.held(generation.entries)
-            generation.ends = min(generation.ends, *(held.ends for _, held in entries))
-        else:
-            generation.since = now
-            self._replace(served, generation, now)
+        former, generation = served.current, laying.generation
+        served.current, served.laying, served.demand = generation, None, generation.admission.demand
+        generation.starts, generation.since = list(starts), now
+        generation.ends = min([now + LIFETIME, *(held.ends for _, held in self._talks.held(generation.entries))])
+        if former:
+            served.retire(former, now)
+            source = served.demand.source
+            self._talks.withdraw([*((source, serial) for serial in former.starts), *former.beside(generation)], DRAIN)
+            if generation.lanes == former.lanes:
+                generation.lease, former.lease, generation.since = former.lease, None, former.since
+            self._ledger.release(former.lease)
         served.settled()
         self._roll.record(served)
         self._roll.note(laying.why, served, paths=[list(path.nodes) for path in generation.paths])
         return served
-
-    def _replace(self, served: Served, generation: Generation, now: float) -> None:
-        """Other paths are in force than before, if any were; those drain."""
-        former = served.current
-        served.current, served.demand = generation, generation.admission.demand
-        if former:
-            served.retire(former, now)
-            self._talks.withdraw(former.serials(served.demand.source), DRAIN)
-            self._ledger.release(former.lease)

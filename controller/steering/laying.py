@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+from controller.admission.admit import Demand
 from controller.steering.conversation import Bundle
 from controller.steering.effects import Say
 from controller.steering.events import Event
@@ -20,13 +21,11 @@ class Laying:
     """One installation under way.
 
     It is finished when the source has confirmed the path statements, and given up before that; what was confirmed by
-    then is taken back by its owner (`generation.entries`). From when the path statements have left until it is known
-    whether they arrived it cannot be given up (`switching`).
+    then is taken back by its owner. From when the path statements have left until it is known whether they arrived it
+    cannot be given up (`switching`).
     """
 
     number: int
-    demand: str
-    source: str
     generation: Generation
     routes: Routes
     why: Event
@@ -36,9 +35,6 @@ class Laying:
     replaces: tuple[int, ...] = ()
     """Serials of the path statements that it is to replace, once it has begun to."""
     switching: bool = False
-    prolongs: bool = False
-    """Whether it only says anew that the paths begin which are in force: `generation` is theirs, and stays whatever
-    becomes of this."""
     _left: set[int] = field(default_factory=set)
     """Numbers of the steps that were not said yet."""
     _said: set[int] = field(default_factory=set)
@@ -51,9 +47,14 @@ class Laying:
 
     def entered(self, node: str, serial: int, part: int) -> list[tuple[str, Bundle]]:
         """An entry is in force; return those that may follow."""
-        self.generation.entries.append((node, serial))
+        self.generation.lanes[self.routes.steps[part].rank].entries.append((node, serial))
         self._said.discard(part)
         return self._following(part)
+
+    @property
+    def source(self) -> str:
+        """Where the paths begin."""
+        return self._demand.source
 
     @property
     def entered_all(self) -> bool:
@@ -63,7 +64,7 @@ class Laying:
     def switch(self, replaced: tuple[int, ...]) -> tuple[str, Bundle]:
         """What puts the new paths in force, and those in their place out of it."""
         self.switching, self.replaces = True, replaced
-        says = [Say(start, LIFETIME, self.demand, start.rank) for start in self.routes.starts]
+        says = [Say(start, LIFETIME, self._demand.id, start.rank) for start in self.routes.starts]
         if replaced:
             says.insert(0, Say(Withdrawal(serials=replaced), LIFETIME))
         return self.source, Bundle(tuple(says), self.number, replaced=replaced)
@@ -74,6 +75,10 @@ class Laying:
         if self.switching:
             return (self.source,)
         return tuple(self.routes.steps[part].node for part in sorted(self._said))
+
+    @property
+    def _demand(self) -> Demand:
+        return self.generation.admission.demand
 
     def _following(self, done: int | None = None) -> list[tuple[str, Bundle]]:
         """The steps that may be taken now; of those that wait for one that is `done`, if it is given."""
@@ -89,7 +94,7 @@ class Laying:
 
     def _bundle(self, part: int) -> Bundle:
         step = self.routes.steps[part]
-        return Bundle((Say(step.says, ENTRY_LIFETIME, self.demand, step.rank),), self.number, part)
+        return Bundle((Say(step.says, ENTRY_LIFETIME, self._demand.id, step.rank),), self.number, part)
 
 
 def starts_of(bundle: Bundle, serials: tuple[int, ...]) -> tuple[int, ...]:

@@ -77,12 +77,12 @@ class Served:
     @property
     def generations(self) -> tuple[Generation, ...]:
         """Those of which something is installed or about to be."""
-        laying = self.laying.generation if self.laying and not self.laying.prolongs else None
+        laying = self.laying.generation if self.laying else None
         return tuple(one for one in (self.current, laying) if one is not None)
 
     def owns(self, node: str, serial: int) -> bool:
         """Whether a statement is part of it, and to stay."""
-        return any((node, serial) in one.serials(self.demand.source) for one in self.generations)
+        return any(one.has(self.demand.source, node, serial) for one in self.generations)
 
     def retire(self, generation: Generation, now: float) -> None:
         """Something is in force no more, and drains."""

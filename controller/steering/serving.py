@@ -104,7 +104,8 @@ class Serving:
         if now - current.since < CALM or self._installation.under_way >= MOST_CALM:
             return
         current.calm = True
-        if around := self._detours(served, current.admission):
+        around = self._detours(served, current.admission)
+        if around and not current.lanes[0].is_along(current.paths[0], around):
             again = along(self._ledger, served.demand, current.paths)
             self._installation.lay(served, again, Event.PROTECTED, now, around)
 
@@ -161,9 +162,8 @@ class Serving:
             ):
                 self.failed(served.laying.number, node, now)
             current = served.current
-            if current and (node, held.serial) in current.serials(served.demand.source):
-                current.entries = [one for one in current.entries if one != (node, held.serial)]
-                current.starts = [one for one in current.starts if one != held.serial]
+            if current and current.has(served.demand.source, node, held.serial):
+                current.lose(node, held.serial)
                 broken[served.demand.id] = served
         for served in broken.values():
             served.broken = True
@@ -235,10 +235,10 @@ class Serving:
         Paths that are new go in without detours, which would only make those who have none wait.
         """
         why = _VERDICTS[verdict] if served.current else Event.INSTALLED
-        around = None
-        if served.current and served.current.calm and verdict is Verdict.STAY and not served.failures:
+        around, anew = None, verdict is Verdict.STAY
+        if anew and served.current and served.current.calm and not served.failures:
             around = self._detours(served, admission)
-        return self._installation.lay(served, admission, why, now, around)
+        return self._installation.lay(served, admission, why, now, around, anew=anew)
 
     def _detours(self, served: Served, admission: Admission) -> tuple[Detour, ...]:
         return detours(self._ledger.view, served.demand, admission.paths[0], self._ledger.policy)

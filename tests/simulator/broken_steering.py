@@ -99,8 +99,10 @@ def ring_of_entries() -> Iterator[None]:
     honest: Any = vars(installation)["routes_of"]
     ring = ("ckms-2", "ckms-3", "ckms-4")
 
-    def routes_of(admission: Any, detours: Any, source: Any) -> Any:
-        routes = honest(admission, detours, source)
+    def routes_of(admission: Any, around: Any, kept: Any, source: Any) -> Any:
+        routes = honest(admission, around, kept, source)
+        if not routes.steps:
+            return routes
         names = [label(source) for _ in ring]
         model = routes.steps[0].says
         turns = [

@@ -398,7 +398,7 @@ class World:
             one
             for served in self.core.served
             if served.current is not None
-            for one in served.current.serials(served.demand.source)
+            for one in (*((served.demand.source, start) for start in served.current.starts), *served.current.entries)
         }
         assert there == wanted
         assert {(one.node, one.serial) for one in self.statements.values()} == wanted
