@@ -64,6 +64,10 @@ skr = 100_000
 """
 
 
+UNASKED = {"statements-not-accepted", "statement-refused", "topology-disagrees", "node-silent"}
+"""Alarms when a controller goes: its last Set may come after the next one's first word; the rest if nobody listens."""
+
+
 def three_ways() -> str:
     """The small network with a controller and a third way through the carrier: a – (m | d | e) – b."""
     return with_controller(SMALL.read_text()) + _THIRD

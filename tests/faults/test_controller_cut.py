@@ -9,13 +9,26 @@ import pytest
 
 from tests.faults.ground import BACK, Ground
 from tests.faults.oracle import under_load
-from tests.faults.steered import LEADER, carrier, encryptors, ground_of, link, mended, primaries, settled, until
+from tests.faults.steered import (
+    LEADER,
+    UNASKED,
+    calm,
+    carrier,
+    encryptors,
+    ground_of,
+    link,
+    mended,
+    primaries,
+    settled,
+    until,
+)
 from tests.laboratory import BERLIN_BONN
 from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults-controller")]
 
 CUT = "8-9"
+BEFORE = ("ckms-8", "ckms-9")
 AROUND = "ckms-16"
 
 STAYS = 20.0
@@ -44,14 +57,20 @@ async def test_traffic_goes_around_a_cut_link_of_berlin_bonn_and_returns_once(be
             firsts = [nodes for (*_, rank), nodes in (await there.ways()).items() if rank == 0]
             return len(firsts) == 2 and {AROUND in nodes for nodes in firsts} == around
 
+        async def forwarded() -> float:
+            return await ground.metric(AROUND, "keyhaul_ckms_forwarded_total")
+
+        async def goes_around() -> bool:
+            return await forwarded() > relayed
+
         await more(case.seen, 40)
         await until(lambda: go({False}), "paths take the direct link")
         begun = ground.marks()
         await link("cut", CUT, ground)
         await until(lambda: go({True}), "paths go around")
-        relayed = await ground.metric(AROUND, "keyhaul_ckms_forwarded_total")
+        relayed = await forwarded()
         await more(case.seen, 400)
-        assert await ground.metric(AROUND, "keyhaul_ckms_forwarded_total") > relayed
+        await until(goes_around, "keys go around")
         await link("restore", CUT, ground)
         await until(lambda: go({False}), "paths take the direct link again", 4 * BACK)
         stays = time.monotonic() + STAYS
@@ -60,5 +79,43 @@ async def test_traffic_goes_around_a_cut_link_of_berlin_bonn_and_returns_once(be
             assert await go({False})
         taken = primaries(ground.events(begun, [LEADER]))
         assert [[AROUND in nodes for nodes in paths] for paths in taken.values()] == [[True, False]] * 2, taken
+        await settled(there)
+    assert case.seen.refused == 0
+
+
+async def test_a_local_detour_carries_on_while_no_controller_is_there(berlin_bonn: Ground) -> None:
+    """The node before the cut sends what still comes around it; nobody need tell the sender anything."""
+    ground = berlin_bonn
+    async with (
+        encryptors(ground) as clients,
+        carrier(ground) as there,
+        ground.plainly(LEADER),
+        mended(ground, CUT),
+        under_load(ground, clients, pairs=ground.pairs[:1], alarms=UNASKED) as case,
+    ):
+
+        async def detoured() -> float:
+            return sum([await ground.metric(node, "keyhaul_ckms_detoured_total") for node in BEFORE])
+
+        async def goes_around() -> bool:
+            return await detoured() > before
+
+        async def have_detours() -> bool:
+            held = await there.held()
+            return all(any(row.get("detour") == AROUND for row in held[node].entries.values()) for node in BEFORE)
+
+        await more(case.seen, 40)
+        await until(have_detours, "the nodes at both ends of the link have detours")
+        await calm(there)
+        ground.kill(LEADER)
+        before, stated = await detoured(), await there.stated()
+        await link("cut", CUT, ground)
+        await until(goes_around, "keys go around")
+        await more(case.seen, 400)
+        assert await there.stated() == stated
+        await link("restore", CUT, ground)
+        case.over()
+        ground.start(LEADER)
+        await ground.serving()
         await settled(there)
     assert case.seen.refused == 0

@@ -10,7 +10,7 @@ import pytest
 from keyhaul.transport.etsi014 import Client014
 from tests.faults.ground import BACK, Ground
 from tests.faults.oracle import under_load
-from tests.faults.steered import LEADER, Carrier, calm, carrier, link, mended, settled, until
+from tests.faults.steered import LEADER, UNASKED, Carrier, calm, carrier, link, mended, settled, until
 from tests.network.load import more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults-controller")]
@@ -20,9 +20,6 @@ DEMANDS = 4
 
 TIMES = 6
 LINKS = ("m-b", "d-b", "e-b")
-
-UNASKED = {"statements-not-accepted", "statement-refused", "topology-disagrees", "node-silent"}
-"""A Set of a controller that is gone may come after the next one's first word; the rest while nobody listens."""
 
 
 async def served(there: Carrier) -> bool:
