@@ -81,10 +81,13 @@ class SteeringRules:
         self._patience(steering)
 
     def reserved(self, reservations: Reservations, view: NetworkView, lease: Lease) -> None:
-        """A controller promised something: never more than there is."""
-        for identity, _ in lease.hops:
+        """A controller promised something: never more than there is.
+
+        Of the other direction of a link, unless both share a stream, more may be promised for a while: its rate fell.
+        """
+        for identity, sender in lease.hops:
             link = view.link(identity)
-            if (excess := _excess(reservations, link)) > 0:
+            if (excess := _excess(reservations, link, sender)) > 0:
                 self._finding("reserved", f"{identity}: {excess} bit/s more were promised than there are")
 
     def _told(self, steering: Steering, tell: Tell) -> None:
@@ -347,8 +350,10 @@ def _between(view: NetworkView, one: str, other: str) -> Link | None:
     return next((link for link in view.links if {link.a, link.b} == {one, other}), None)
 
 
-def _excess(reservations: Reservations, link: Link) -> int:
-    """By how much what is promised of a link exceeds what there is; every demand counts once, with the most."""
+def _excess(reservations: Reservations, link: Link, of: str | None = None) -> int:
+    """By how much what is promised of a link, or of the direction from one of its ends, exceeds what there is; every
+    demand counts once, with the most.
+    """
     sums = []
     for sender, direction in ((link.a, link.ab), (link.b, link.ba)):
         most: dict[str, int] = {}
@@ -356,5 +361,7 @@ def _excess(reservations: Reservations, link: Link) -> int:
             if (link.id, sender) in lease.hops:
                 most[lease.demand] = max(lease.rate, most.get(lease.demand, 0))
         sums.append((sum(most.values()), direction.rate))
-    over = max(promised - rate for promised, rate in sums)
+    over = max(
+        promised - rate for end, (promised, rate) in zip((link.a, link.b), sums, strict=True) if of in (None, end)
+    )
     return over if link.stream is None else max(over, sum(promised for promised, _ in sums) - link.stream)
