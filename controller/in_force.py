@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Connection
 
 from controller.plan_file import Plan, PlanFile
 from controller.planned import PlannedNetwork
-from controller.state import events, plans
+from controller.state import crossings, events, plans
+from controller.state.counters import value
 from controller.state.leading import Leadership, NotLeading
+from controller.state.schema import EXPOSED
 from keyhaul.config.problems import ConfigurationError
 from keyhaul.database.database import Database
 from keyhaul.database.errors import DatabaseUnavailable
@@ -26,6 +29,17 @@ log = structlog.get_logger(__name__)
 
 LOOK = 2.0
 """Seconds between looks at the plan's file, and at what the leader wrote."""
+
+
+class _Written(NamedTuple):
+    """What the database has."""
+
+    version: int
+    """Of the plan in force."""
+    quarantined: dict[str, str]
+    """Nodes, and why."""
+    exposed: int
+    """How often keys were exposed."""
 
 
 class InForce:
@@ -59,6 +73,8 @@ class InForce:
         """Of the plan, by the database; 0: none is there yet."""
         self.quarantined: Mapping[str, str] = {}
         """Nodes, and why."""
+        self.exposed = 0
+        """How often keys were exposed: another number means that there is something new."""
 
     async def run(self) -> None:
         """Look at both until cancelled."""
@@ -75,20 +91,24 @@ class InForce:
             await asyncio.sleep(pause)
             pause = min(LOOK, 2 * pause)
 
-    async def keep_out(self, node: str, reason: str) -> None:
-        """Put a node in quarantine.
+    async def keep_out(self, node: str, reason: str) -> int:
+        """Put a node in quarantine; return of how many demands keys crossed it.
 
         Raises:
             NotLeading, DatabaseUnavailable: see `Leadership.transact`.
         """
         identity = identifier()
 
-        def write(connection: Connection) -> dict[str, str]:
+        def write(connection: Connection) -> tuple[int, _Written]:
+            again = node in plans.quarantined(connection)
             plans.quarantine(connection, node, reason)
-            events.tell(connection, "node-quarantined", node, {"reason": reason}, identity)
-            return plans.quarantined(connection)
+            exposed = crossings.suspect(connection, node, again=again)
+            events.tell(connection, "node-quarantined", node, {"reason": reason, "exposed": exposed}, identity)
+            return exposed, _written(connection)
 
-        self._quarantine(await self._leadership.transact(write))
+        exposed, written = await self._leadership.transact(write)
+        self._learn(written)
+        return exposed
 
     async def let_in(self, node: str) -> bool:
         """End a node's quarantine; False: there was none.
@@ -98,21 +118,22 @@ class InForce:
         """
         identity = identifier()
 
-        def write(connection: Connection) -> tuple[bool, dict[str, str]]:
+        def write(connection: Connection) -> tuple[bool, _Written]:
             was = plans.release(connection, node)
             if was:
                 events.tell(connection, "node-released", node, {}, identity)
-            return was, plans.quarantined(connection)
+            return was, _written(connection)
 
-        was, quarantined = await self._leadership.transact(write)
-        self._quarantine(quarantined)
+        was, written = await self._leadership.transact(write)
+        self._learn(written)
         return was
 
-    def _quarantine(self, nodes: Mapping[str, str]) -> None:
-        """These are in quarantine, and no others."""
-        if nodes != self.quarantined:
-            self.quarantined = dict(nodes)
-            self._tell_quarantined(frozenset(nodes))
+    def _learn(self, written: _Written) -> None:
+        """This is in the database."""
+        self.version, self.exposed = written.version, written.exposed
+        if written.quarantined != self.quarantined:
+            self.quarantined = written.quarantined
+            self._tell_quarantined(frozenset(written.quarantined))
 
     async def _read(self) -> None:
         try:
@@ -128,8 +149,7 @@ class InForce:
         """Learn what the database has; while this controller leads, have its plan there."""
         plan = self.plan
         try:
-            self.version, quarantined = await self._database.run(_written)
-            self._quarantine(quarantined)
+            self._learn(await self._database.run(_written))
             if self._leadership.epoch is not None:
                 apply = partial(plans.apply, network=plan.network, digest=plan.digest)
                 self.version = await self._leadership.transact(apply)
@@ -141,6 +161,5 @@ class InForce:
         return True
 
 
-def _written(connection: Connection) -> tuple[int, dict[str, str]]:
-    """The number of the plan in force, and who is in quarantine."""
-    return plans.present(connection), plans.quarantined(connection)
+def _written(connection: Connection) -> _Written:
+    return _Written(plans.present(connection), plans.quarantined(connection), value(connection, EXPOSED))

@@ -9,7 +9,8 @@ import msgspec
 from sqlalchemy import Connection
 
 from controller.installing import Signed
-from controller.state import demands, events, installed
+from controller.state import crossings, demands, events, installed
+from controller.state.crossings import Crossed
 from controller.steering.effects import Confirm, Effect, Ended, Forget, Memory, Note, Read, Recorded, Remember, Tell
 from keyhaul.agents.statements import Statement, Withdrawal
 from keyhaul.randomness import identifier
@@ -45,9 +46,11 @@ class Batch:
         rows = {one.tell.sending: tuple(one.rows) for one in self.signed}
         for place, effect in enumerate(self.effects):
             match effect:
-                case Remember(promise):
+                case Remember(promise, crossed):
                     demands.admit(connection, promise)
+                    crossings.record(connection, promise, [Crossed(*one) for one in crossed])
                 case Ended(demand):
+                    crossings.end(connection, [demand])
                     demands.end(connection, [demand])
                 case Confirm(serials):
                     installed.confirm(connection, serials)

@@ -1,19 +1,23 @@
-"""Serves what CKMSs ask for: paths to another CKMS, in a class."""
+"""Serves what CKMSs ask for: paths to another CKMS, in a class; and which of their keys are exposed."""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from math import isfinite
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter
 
+from controller.northbound.reading import of_database
 from keyhaul.keys.grants import SERVICE_CLASSES
 from keyhaul.pressure.bucket import TokenBucket
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
-from keyhaul.transport.messages.path import PathRefusal, PathReply, PathRequest
-from keyhaul.transport.operations import PATH_REQUEST
+from keyhaul.transport.messages.path import AskExposures, Exposures, PathRefusal, PathReply, PathRequest
+from keyhaul.transport.messages.relay import Exposure
+from keyhaul.transport.operations import PATH_EXPOSURES, PATH_REQUEST
 
 RATE = 50.0
 BURST = 1_024.0
@@ -23,14 +27,23 @@ Wanted = Callable[[str, str, str, float, str | None], PathReply | None]
 """Takes on what a CKMS wants: source, destination, class, bytes a second, the neighbour that fails. None: another
 controller leads, or this one does not know yet what was promised before."""
 
+Exposed = Callable[[str], Awaitable[Sequence[Exposure] | None]]
+"""What is exposed of the keys that a CKMS sent or got. None: likewise."""
+
 
 class PathRequests:
-    """The operation `path.request`."""
+    """The operations `path.request` and `path.exposures`."""
 
     def __init__(
-        self, wanted: Wanted, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic
+        self,
+        wanted: Wanted,
+        exposed: Exposed,
+        registry: CollectorRegistry,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wanted = wanted
+        self._exposed = exposed
         self._clock = clock
         self._buckets: dict[str, TokenBucket] = {}
         self._answers = Counter(
@@ -38,8 +51,9 @@ class PathRequests:
         )
 
     def serve(self, routes: Routes) -> None:
-        """Serve it."""
+        """Serve them."""
         routes.add(PATH_REQUEST, self._request)
+        routes.add(PATH_EXPOSURES, self._exposures)
 
     async def _request(self, peer: Peer, request: PathRequest) -> PathReply:
         if request.service_class not in SERVICE_CLASSES:
@@ -52,6 +66,14 @@ class PathRequests:
         ) or PathReply(refusal=PathRefusal.NOT_LEADER)
         self._answers.labels("taken-on" if reply.refusal is None else reply.refusal.value).inc()
         return reply
+
+    async def _exposures(self, peer: Peer, request: AskExposures) -> Exposures:
+        self._admit(peer.name.id)
+        found = await of_database(self._exposed(peer.name.id))
+        if found is None:
+            return Exposures(refusal=PathRefusal.NOT_LEADER)
+        mark = hashlib.sha256(msgspec.json.encode(found)).hexdigest()
+        return Exposures(mark=mark, exposures=None if mark == request.known else list(found))
 
     def _admit(self, node: str) -> None:
         now = self._clock()

@@ -85,7 +85,7 @@ async def _serve(
     stop: asyncio.Event,
 ) -> None:
     routes = Routes()
-    PathRequests(service.wanted, runtime.registry).serve(routes)
+    PathRequests(service.wanted, service.exposing.of, runtime.registry).serve(routes)
     northbound = Northbound(routes, service, time.monotonic, Policy(config.policy))
     runtime.registry.register(ControllerCollector(service))
     runtime.health(service.health)

@@ -13,6 +13,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from controller.admission.reservations import Reservations
+from controller.exposing import Exposing
 from controller.in_force import LOOK, InForce
 from controller.installing import Node, Result
 from controller.journal import Journal
@@ -106,6 +107,9 @@ class ControllerService:
             database, address, terms or Terms(), gained=self._gained, lost=self._lost, clock=since_boot
         )
         self._in_force = InForce(plan, database, self.leadership, self.watching.quarantine, self._follow, runtime.alarm)
+        self.exposing = Exposing(
+            database, self._in_force, lambda: self.term.steering if self.term and self._leads else None
+        )
         self._around = Around(
             own.id,
             self.leadership,
@@ -201,10 +205,11 @@ class ControllerService:
         """See `Controller.measured`."""
         return await self._journal.measured(link, level, count)
 
-    async def quarantine(self, node: str, reason: str) -> None:
+    async def quarantine(self, node: str, reason: str) -> int:
         """See `Controller.quarantine`."""
-        await self._in_force.keep_out(node, reason)
+        exposed = await self._in_force.keep_out(node, reason)
         self._journal.tell()
+        return exposed
 
     async def release(self, node: str) -> bool:
         """See `Controller.release`."""

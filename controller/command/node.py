@@ -1,4 +1,4 @@
-"""`keyhaul node`: keep a node that may be compromised out of all paths."""
+"""`keyhaul node`: keep a node that may be compromised out of all paths, and burn what crossed it."""
 
 from __future__ import annotations
 
@@ -34,21 +34,25 @@ def quarantine(
 ) -> None:
     """Keep NODE out of all paths until it is released; paths over it move at once.
 
-    What crossed it before is not burned. Ask first what quarantine does: `keyhaul whatif --node NODE`. Needs the
-    certificate of an operator.
+    CN keys that crossed it are burned, and keys made under them that nobody got yet are void. Ask first what quarantine
+    does to paths: `keyhaul whatif --node NODE`. Needs the certificate of an operator.
     """
     from controller.command.connecting import ask
     from keyhaul.transport.messages import network
     from keyhaul.transport.operations import NETWORK_QUARANTINE
 
-    async def work(session: Session) -> None:
-        await session.call(NETWORK_QUARANTINE, network.Quarantine(node=ckms(name), reason=reason))
+    async def work(session: Session) -> int | None:
+        return (await session.call(NETWORK_QUARANTINE, network.Quarantine(node=ckms(name), reason=reason))).exposed
 
-    ask(places(directory, controllers, identity, "operator"), work)
+    exposed = ask(places(directory, controllers, identity, "operator"), work)
     if as_json:
-        print_json({"node": ckms(name), "quarantined": True})
+        print_json({"node": ckms(name), "quarantined": True, "exposed": exposed})
+        return
+    click.echo(f"{ckms(name)} is in quarantine. `keyhaul node release {name}` ends it.")
+    if exposed is None:
+        click.echo("This controller is older than this tool: what crossed the node is not burned.")
     else:
-        click.echo(f"{ckms(name)} is in quarantine. `keyhaul node release {name}` ends it.")
+        click.echo(f"Keys of {exposed} demand{'' if exposed == 1 else 's'} crossed it; their access nodes burn them.")
 
 
 @node.command()

@@ -124,8 +124,11 @@ class Controller(Protocol):
         """
         ...
 
-    async def quarantine(self, node: str, reason: str) -> None:
+    async def quarantine(self, node: str, reason: str) -> int:
         """Keep a planned node out of all paths until it is released; paths over it move.
+
+        Returns:
+            Of how many demands keys crossed it while they may live: they are exposed, and burned.
 
         Raises:
             controller.state.leading.NotLeading: another controller leads.

@@ -12,7 +12,7 @@ from controller.northbound.reading import elsewhere, of_database, seen
 from controller.state.leading import NotLeading
 from keyhaul.transport.interface import Peer, Routes
 from keyhaul.transport.messages import network as messages
-from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
+from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.operations import NETWORK_QUARANTINE, NETWORK_RELEASE
 
 log = structlog.get_logger(__name__)
@@ -31,12 +31,13 @@ class Quarantine:
         routes.add(NETWORK_QUARANTINE, self._quarantine)
         routes.add(NETWORK_RELEASE, self._release)
 
-    async def _quarantine(self, peer: Peer, request: messages.Quarantine) -> Accepted:
+    async def _quarantine(self, peer: Peer, request: messages.Quarantine) -> messages.Quarantined:
         if request.node not in seen(self._controller).view.topology.node_number:
             raise ServiceError(ErrorCode.NOT_FOUND, f"there is no node {request.node}")
-        await self._as_leader(self._controller.quarantine(request.node, request.reason))
-        log.warning("node is in quarantine", node=request.node, reason=request.reason, operator=peer.name.id)
-        return Accepted()
+        exposed = await self._as_leader(self._controller.quarantine(request.node, request.reason))
+        facts = {"reason": request.reason, "operator": peer.name.id, "exposed": exposed}
+        log.warning("node is in quarantine", node=request.node, **facts)
+        return messages.Quarantined(exposed=exposed)
 
     async def _release(self, peer: Peer, request: messages.Release) -> messages.Released:
         released = await self._as_leader(self._controller.release(request.node))

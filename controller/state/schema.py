@@ -117,6 +117,29 @@ reservations = Table(
     Column("rate", BigInteger, nullable=False),  # of link key
 )
 
+crossings = Table(
+    # The nodes that keys of a demand may have crossed, ends included; kept for as long as keys live.
+    "crossings",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("target", String(64), primary_key=True),
+    Column("service_class", String(16), primary_key=True),
+    Column("rank", Integer, primary_key=True),  # of the path; of class split, the number of the share
+    Column("node", String(64), primary_key=True, index=True),
+    Column("until", BigInteger, index=True),  # none: it is on a path that is in force, or may be
+)
+
+exposures = Table(
+    # Keys that a node in quarantine may know: all of a source, a target and a class, up to when their ends hear of it.
+    "exposures",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("target", String(64), primary_key=True, index=True),
+    Column("service_class", String(16), primary_key=True),
+    Column("id", String(32), nullable=False),  # random: a database that was put back gives none out twice
+    Column("at", BigInteger, nullable=False),
+)
+
 statements = Table(
     # What was told to CKMSs and is to hold there; written before it is sent.
     "statements",
@@ -171,7 +194,8 @@ EVENT = "event"
 SERIAL = "serial"
 HOUR = "rolled-hour"
 DAY = "rolled-day"
-COUNTERS = {EVENT: 0, SERIAL: 0, HOUR: 0, DAY: 0}
+EXPOSED = "exposed"
+COUNTERS = {EVENT: 0, SERIAL: 0, HOUR: 0, DAY: 0, EXPOSED: 0}
 """The counters and what they start from."""
 
 LEASE = "leader"

@@ -90,6 +90,11 @@ class Conversation:
     unready: bool = False
     """Whether that was told."""
 
+    @property
+    def withdraws(self) -> bool:
+        """Whether the node has what it is to have no more."""
+        return bool(self.ending) or bool(self.sent and self.sent.withdrawn)
+
 
 def compared(talk: Conversation, in_force: Iterable[InForce], now: float) -> tuple[list[Held], list[Held], list[int]]:
     """Believe what was read from a node.

@@ -56,6 +56,8 @@ class Remember:
     """Record a demand, or what has changed of it."""
 
     promise: Promise
+    crossed: frozenset[tuple[int, str]]
+    """Rank and node of all that its keys may cross, ends and detours included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,10 @@ class Roll:
     def record(self, served: Served) -> None:
         """Record what a demand has and is about to get."""
         served.recorded = True
-        admissions = [generation.admission for generation in reversed(served.generations)]
-        self._emit(Remember(promise_of(served.demand, *admissions)))
+        generations = served.generations[::-1]
+        admissions = [generation.admission for generation in generations]
+        crossed = frozenset(node for generation in generations for node in generation.crossed)
+        self._emit(Remember(promise_of(served.demand, *admissions), crossed))
 
     def note(self, kind: Event, served: Served, **facts: Any) -> None:
         """Tell operators what happens to a demand."""

@@ -102,6 +102,12 @@ class Generation:
         return (*self.paths, *(way for lane in self.lanes for way in lane.ways[1:]))
 
     @property
+    def crossed(self) -> frozenset[tuple[int, str]]:
+        """Rank and node of all that is sent over it, or around what fails of it, may cross."""
+        ways = ((rank, way) for rank, lane in enumerate(self.lanes) for way in lane.ways)
+        return frozenset((rank, node) for rank, way in ways for node in way.nodes)
+
+    @property
     def entries(self) -> list[tuple[str, int]]:
         """Node and serial of each entry that may be in force."""
         return [entry for lane in self.lanes for entry in lane.entries]

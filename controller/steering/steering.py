@@ -14,7 +14,7 @@ the source asked for of late. For each:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from math import inf
 
 from controller.admission.reservations import Reservations
@@ -104,6 +104,16 @@ class Steering:
     def is_ready(self, node: str) -> bool:
         """Whether it is known what a node has, and it takes statements."""
         return self._talks.is_ready(node)
+
+    def has_left(self, source: str, target: str, service_class: str, nodes: Set[str]) -> bool:
+        """Whether a CKMS certainly sends nothing of a class to another one over any of these nodes."""
+        if not self._talks.is_settled(source):
+            return False
+        served = self._roll.find(source, target, service_class)
+        if served is None:
+            return True
+        crossed = {node for generation in served.generations for _, node in generation.crossed}
+        return not served.adopting and crossed.isdisjoint(nodes)
 
     def led(self, epoch: int, memory: Memory, now: float) -> None:
         """This controller leads: announce that to every node, and go on with what earlier leaders did."""

@@ -110,6 +110,10 @@ class Talks:
         talk = self._talks.get(node)
         return talk is not None and talk.phase is Phase.READY
 
+    def is_settled(self, node: str) -> bool:
+        """Whether it is known what a node has, and nothing of that is to be taken back."""
+        return self.is_ready(node) and not self._talks[node].withdraws
+
     @property
     def nodes(self) -> tuple[str, ...]:
         """Those that were heard of."""

@@ -68,8 +68,10 @@ CARRIER_SUBMIT = Operation("carrier.submit", frozenset({INTO_CARRIER}), relay.Su
 CARRIER_EXPECT = Operation("carrier.expect", frozenset({INTO_CARRIER}), relay.Expect, Accepted)
 CARRIER_OUTCOME = Operation("carrier.outcome", frozenset({OUT_OF_CARRIER}), relay.Outcome, Accepted)
 CARRIER_DELIVER = Operation("carrier.deliver", frozenset({OUT_OF_CARRIER}), relay.Deliver, Accepted)
+CARRIER_EXPOSED = Operation("carrier.exposed", frozenset({OUT_OF_CARRIER}), relay.Exposed, Accepted)
 
 PATH_REQUEST = Operation("path.request", frozenset({TO_CONTROLLER}), path.PathRequest, path.PathReply)
+PATH_EXPOSURES = Operation("path.exposures", frozenset({TO_CONTROLLER}), path.AskExposures, path.Exposures)
 
 NETWORK_STATUS = Operation("network.status", LOOKS, network.Ask, network.Status)
 NETWORK_NODES = Operation("network.nodes", LOOKS, network.Page, network.Nodes)
@@ -82,7 +84,7 @@ NETWORK_HISTORY = Operation("network.history", LOOKS, measured.AskHistory, measu
 NETWORK_EXPLAIN = Operation("network.explain", LOOKS, foresight.Explain, foresight.Explained)
 NETWORK_WHATIF = Operation("network.whatif", LOOKS, foresight.WhatIf, foresight.Impact)
 NETWORK_DRYRUN = Operation("network.dryrun", LOOKS, foresight.DryRun, foresight.Rehearsed)
-NETWORK_QUARANTINE = Operation("network.quarantine", STEERS, network.Quarantine, Accepted)
+NETWORK_QUARANTINE = Operation("network.quarantine", STEERS, network.Quarantine, network.Quarantined)
 NETWORK_RELEASE = Operation("network.release", STEERS, network.Release, network.Released)
 
 PEER_REQUEST = Operation("peer.request", frozenset({BETWEEN_ACCESS}), peer.KeyRequest, Accepted)

@@ -125,6 +125,41 @@ async def test_a_node_in_quarantine_is_in_no_path_and_stays_so_over_restarts(net
     assert not await service.release("ckms-m")
 
 
+async def test_what_crossed_a_node_is_exposed_at_both_ends_and_over_once_its_paths_have_moved(net: Net) -> None:
+    service = net.controller()
+    await ready(service)
+    assert await service.exposing.of("ckms-a") == []
+    ask(service)
+    await until(lambda: len(net.agents["ckms-a"].paths) == 2)
+    await until(lambda: {path.state for path in service.demands()[0].paths} == {PathState.INSTALLED})
+    net.agents["ckms-a"].answering.clear()
+    assert await service.quarantine("ckms-m", "its seal was broken") == 1
+    [told] = await service.exposing.of("ckms-a") or ()
+    assert (told.other, told.service_class, told.sends, told.over) == ("ckms-b", "silver", True, False)
+    net.agents["ckms-a"].answering.set()
+
+    async def over(service: ControllerService, node: str, *, sends: bool) -> str:
+        async with asyncio.timeout(20):
+            while True:
+                found = await service.exposing.of(node)
+                if found and [(one.sends, one.over) for one in found] == [(sends, True)]:
+                    return found[0].id
+                await asyncio.sleep(0.01)
+
+    assert await over(service, "ckms-a", sends=True) == told.id
+    assert VIA_M not in net.ways()
+    assert await over(service, "ckms-b", sends=False) == told.id
+    assert await service.exposing.of("ckms-d") == []
+    [event] = [one for one in await service.events(0, 100) if one.kind == "node-quarantined"]
+    assert event.facts == {"reason": "its seal was broken", "exposed": 1}
+    await net.stop(service)
+    net.databases.pop().close()
+    service = net.controller()
+    assert await service.exposing.of("ckms-a") is None, "only who leads knows what is in force"
+    await ready(service)
+    assert await over(service, "ckms-a", sends=True) == told.id
+
+
 async def test_what_was_installed_is_adopted_after_a_restart(net: Net) -> None:
     service = net.controller()
     await ready(service)

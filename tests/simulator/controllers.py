@@ -97,7 +97,7 @@ class ControllerProcess(SimulatedProcess):
             since_boot=self.clock,
             source=self.source,
         )
-        PathRequests(service.wanted, self.runtime.registry, clock=self.clock).serve(self.routes)
+        PathRequests(service.wanted, service.exposing.of, self.runtime.registry, clock=self.clock).serve(self.routes)
         self.runtime.task(service.run(), "controller")
         self.service = service
 

@@ -261,10 +261,18 @@ class Events(Message, kw_only=True):
 
 
 class Quarantine(Message, kw_only=True):
-    """Operator to controller: keep this node out of all paths until it is released."""
+    """Operator to controller: keep this node out of all paths until it is released, and burn what crossed it."""
 
     node: Name
     reason: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class Quarantined(Message, kw_only=True):
+    """Done."""
+
+    exposed: int | None = None
+    """Demands (source, target and class) of which keys crossed the node; None: an older controller, which burns
+    nothing."""
 
 
 class Release(Message, kw_only=True):

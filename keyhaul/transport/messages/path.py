@@ -1,6 +1,6 @@
-"""What a CKMS at an access node asks of the controller: a way to another one.
+"""What a CKMS at an access node asks of the controller: a way to another one, and what of its keys is exposed.
 
-No user, AKMS or key is named in it. What follows from it comes by gNMI: signed statements.
+No user, AKMS or key is named in it. What follows from a request comes by gNMI: signed statements.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from keyhaul.transport.messages.base import Message
+from keyhaul.transport.messages.relay import Exposure
 
 
 class PathRefusal(StrEnum):
@@ -50,3 +51,21 @@ class PathReply(Message, kw_only=True):
     """Bits of link key that a bit of CN key costs over the paths taken while nothing fails; 0: not known yet."""
     undivided: float = 0.0
     """Of class split: what it would be over the best single path."""
+
+
+class AskExposures(Message, kw_only=True):
+    """CKMS to controller: which keys that this node sent, or got, crossed a node that is in quarantine?"""
+
+    known: str = ""
+    """The `mark` of what it was told last."""
+
+
+class Exposures(Message, kw_only=True):
+    """All of them, while keys may live that were made under them."""
+
+    refusal: PathRefusal | None = None
+    """Only that another controller leads."""
+    mark: str = ""
+    """Names what is told here."""
+    exposures: list[Exposure] | None = None
+    """None: what is known."""

@@ -6,8 +6,10 @@ No user, SAE, UKMS or grant is named in any of them.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from keyhaul.transport.messages.base import Message
 
@@ -88,3 +90,27 @@ class Deliver(Message, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Deliver(batch={self.batch}, bits=<{8 * len(self.bits)} bits>)"
+
+
+class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """CN bits that a node in quarantine may know: all of one class from one access node to another, up to now."""
+
+    id: str
+    """32 hexadecimal digits, random: what was told before is known by it, whatever database it comes from."""
+    other: str
+    """Service id of the CKMS at the other access node."""
+    service_class: str
+    sends: bool
+    """Whether the bits went from this node to the other; or came from there."""
+    over: bool
+    """Whether no path leads over such a node any more; until then what is sent now is exposed as well."""
+
+
+MOST_EXPOSURES = 256
+"""In one message to an AKMS."""
+
+
+class Exposed(Message, kw_only=True):
+    """CKMS to its AKMS: what is exposed, again and again; answered when it is durable that it will not be used."""
+
+    exposures: Annotated[list[Exposure], Meta(max_length=MOST_EXPOSURES)]

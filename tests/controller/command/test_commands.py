@@ -147,8 +147,11 @@ def test_an_operator_quarantines_and_a_viewer_may_not(keyhaul: Keyhaul, stands: 
     assert refused.code == 1
     assert "viewer may not call network.quarantine" in refused.error
     done = keyhaul("node", "quarantine", "16", "--reason", "seal broken")
-    assert done.out == "ckms-16 is in quarantine. `keyhaul node release 16` ends it.\n"
+    crossed = "Keys of 2 demands crossed it; their access nodes burn them."
+    assert done.out == f"ckms-16 is in quarantine. `keyhaul node release 16` ends it.\n{crossed}\n"
     assert scene.quarantined() == {"ckms-16": "seal broken"}
+    again = keyhaul("node", "quarantine", "16", "--reason", "seal broken", "--json").document
+    assert again == {"node": "ckms-16", "quarantined": True, "exposed": 2}
     assert keyhaul("node", "release", "16").out == "ckms-16 may be in paths again.\n"
     assert keyhaul("node", "release", "16", "--json").document == {"node": "ckms-16", "was_quarantined": False}
 

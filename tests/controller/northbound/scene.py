@@ -140,9 +140,10 @@ class Scene:
     async def measured(self, link: Link, level: int, count: int) -> Mapping[Key, Summary]:
         return await Journal(self.database).measured(link, level, count)
 
-    async def quarantine(self, node: str, reason: str) -> None:
+    async def quarantine(self, node: str, reason: str) -> int:
         self._as_leader()
         self.database.transact(lambda c: plans.quarantine(c, node, reason))
+        return len(self.kept)
 
     async def release(self, node: str) -> bool:
         self._as_leader()

@@ -295,7 +295,9 @@ async def test_events_of_another_controller_are_found_without_being_told(
 
 async def test_an_operator_puts_a_node_into_quarantine_and_takes_it_out(scene: Scene, tool: Ask) -> None:
     operator = await tool(Role.OPERATOR)
-    await operator.call(NETWORK_QUARANTINE, network.Quarantine(node="ckms-16", reason="seal broken"), deadline=DEADLINE)
+    scene.take_on("1" * 32, "silver", 100)
+    asked = network.Quarantine(node="ckms-16", reason="seal broken")
+    assert (await operator.call(NETWORK_QUARANTINE, asked, deadline=DEADLINE)).exposed == 1
     status = await operator.call(NETWORK_STATUS, network.Ask(), deadline=DEADLINE)
     assert status.quarantined == {"ckms-16": "seal broken"}
     for expected in (True, False):

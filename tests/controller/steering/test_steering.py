@@ -645,6 +645,33 @@ def test_a_node_in_quarantine_is_left_even_where_there_is_no_other_way() -> None
     assert ways(world) == [tuple("1234567")]
 
 
+def test_a_node_is_left_when_the_source_has_confirmed_that_and_not_before() -> None:
+    world = begun(World(LINE))
+    world.wanted("ckms-1", "ckms-7", "bronze")
+    world.settle(1)
+
+    def left(*nodes: str) -> bool:
+        return world.core.has_left("ckms-1", "ckms-7", "bronze", set(nodes))
+
+    assert not left("ckms-4", "ckms-9")
+    assert left("ckms-9"), "no path ever led there"
+    world.quarantine("ckms-4", True)
+    assert not left("ckms-4"), "its paths are to be withdrawn"
+    world.deliver(0, Fate.LOST)
+    assert not left("ckms-4"), "nobody knows whether they were"
+    world.hush("ckms-1")
+    world.wait(30.0)
+    assert world.nodes["ckms-1"].paths
+    assert not left("ckms-4"), "its source is cut off, and goes on"
+    world.settle(2)
+    assert not world.nodes["ckms-1"].paths
+    assert left("ckms-4")
+    world.lead()
+    assert not left("ckms-4"), "a new leader has to read first"
+    world.settle(2)
+    assert left("ckms-4")
+
+
 def test_shares_go_over_nodes_of_their_own_or_not_at_all() -> None:
     world = begun(World(SQUARE))
     assert world.wanted("ckms-1", "ckms-4", "split").refusal is None

@@ -6,6 +6,7 @@ The CKMSs are real ones in what they accept and hold (`services.ckms.installed`)
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -145,6 +146,8 @@ class World:
         self.underway: list[Underway] = []
         self.late: list[Underway] = []
         self.promises: dict[str, Promise] = {}
+        self.crossed: defaultdict[tuple[str, str, str], set[tuple[int, str]]] = defaultdict(set)
+        """Rank and node of all that was ever recorded as crossed, by source, target and class."""
         self.statements: dict[int, Recorded] = {}
         self.confirmed: set[int] = set()
         self.notes: list[Note] = []
@@ -192,8 +195,9 @@ class World:
             self.core.go_on(self.now)
         for effect in self.core.effects():
             match effect:
-                case Remember(promise):
+                case Remember(promise, crossed):
                     self.promises[promise.id] = promise
+                    self.crossed[promise.source, promise.target, promise.service_class] |= crossed
                 case Ended(demand):
                     self.promises.pop(demand, None)
                 case Confirm(serials):
@@ -368,6 +372,7 @@ class World:
                         assert way[-1] == path.destination, f"{node.name} to {path.destination}: {way}"
                     if way[-1] == path.destination:
                         self.check_class(way, path.service_class)
+                        self.check_crossed(way, path.service_class or "", path.rank)
                     if path.shares > 1:
                         ways.setdefault(path.group, []).append(way[1:-1])
             for shares in ways.values():
@@ -381,6 +386,13 @@ class World:
             link = next(one for one in self.view.links if {one.a, one.b} == set(pair))
             assert service_class == "bronze" or link.quantum
             assert service_class != "gold" or "otp" in link.suites
+
+    def check_crossed(self, way: list[str], service_class: str, rank: int) -> None:
+        """What keys may cross is on record, and nobody says that they cross it no more."""
+        kind = way[0], way[-1], service_class
+        assert self.crossed[kind] >= {(rank, name) for name in way}, f"{way} is not on record"
+        for name in way:
+            assert not self.core.has_left(*kind, {name}), f"{kind} is said to have left {name}"
 
     def check_reservations(self) -> None:
         """Nothing is promised that was never there: rates that fall give their leases half a minute."""

@@ -243,11 +243,11 @@ async def test_one_request_of_a_demand_is_under_way(node: Node) -> None:
     assert node.asked == [2, 0]
 
 
-def test_of_the_services_only_a_ckms_asks_a_controller_and_for_paths_alone() -> None:
+def test_of_the_services_only_a_ckms_asks_a_controller_and_for_its_paths_alone() -> None:
     tools = {Role.VIEWER, Role.OPERATOR, Role.MANAGER}
     for operation in OPERATIONS.values():
         callers = {caller for caller in Role if permitted(operation, caller, Role.CONTROLLER)}
-        if operation.name == "path.request":
+        if operation.name in ("path.request", "path.exposures"):
             assert callers == {Role.CKMS}
         else:
             assert callers <= tools
