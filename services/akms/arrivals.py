@@ -6,6 +6,7 @@ Thin driver of `cn_store`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 
 from keyhaul.identity.names import ServiceName
@@ -42,6 +43,8 @@ class Arrivals:
         self._clock = clock
         self._copies = CnStore()
         self._arrival = asyncio.Event()
+        self._exposed: dict[tuple[str, str], float] = {}
+        """When bits were exposed last."""
 
     async def bits(self, maker: str, service_class: str, ranges: list[CnRange], deadline: float) -> bytes:
         """Return the consumer's copy of a maker's CN bytes, once; waits while their confirmation is under way.
@@ -94,6 +97,17 @@ class Arrivals:
             raise ServiceError(ErrorCode.CONFLICT, str(refusal)) from None
         self._prove(arrived)
         return Accepted()
+
+    def expose(self, maker: str, service_class: str) -> int:
+        """Bits of a class that a maker sent are exposed: burn them; returns how many batches."""
+        self._exposed[maker, service_class] = self._clock()
+        burned = self._copies.expose(maker, service_class)
+        self._news()
+        return burned
+
+    def exposed_since(self, maker: str, service_class: str, at: float) -> bool:
+        """Whether bits that were taken then, by the monotonic clock, are exposed."""
+        return self._exposed.get((maker, service_class), -math.inf) >= at
 
     def expire(self) -> None:
         """Burn what came and was not confirmed in time."""

@@ -74,6 +74,8 @@ class Batch:
     expires: float
     """When the slaves' copies end, by this node's wall clock."""
     state: KeyState = KeyState.PREPARED
+    exposed: bool = False
+    """Whether CN bits that it was made under are exposed: what nobody got of it is withdrawn."""
 
     @property
     def for_peers(self) -> BatchState:
@@ -122,6 +124,7 @@ def record(connection: Connection, batch: Batch, bits: bytes | None = None) -> N
             state=batch.state,
             expires=batch.expires,
             bits=bits,
+            exposed=batch.exposed,
         )
     )
 
@@ -180,6 +183,11 @@ def replaced(connection: Connection, batch: Batch, ukms: str, store: str) -> Non
 def is_lost(batch: Batch, stores: Mapping[str, str]) -> bool:
     """Whether slaves' copies went with a replaced store; `stores`: which store took them, as far as that is known."""
     return any(site.replaced_by and stores.get(ukms) != site.replaced_by for ukms, site in batch.sites.items())
+
+
+def is_forfeit(batch: Batch, stores: Mapping[str, str]) -> bool:
+    """Whether what nobody got of a batch is to be withdrawn as soon as it is released: exposed, or copies are lost."""
+    return batch.exposed or is_lost(batch, stores)
 
 
 def count_void(connection: Connection, part: Part) -> int:
@@ -268,4 +276,5 @@ def _batch(row: Row[tuple[object, ...]]) -> Batch:
         key_ids=unpack(row.key_ids),
         state=KeyState(row.state),
         expires=row.expires,
+        exposed=row.exposed,
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from keyhaul.config.services import PoolSection
-from keyhaul.identity.names import Role, ServiceName
+from keyhaul.identity.names import MalformedName, Role, ServiceName
 from keyhaul.randomness import Source
 from keyhaul.runtime.interface import Runtime
 from keyhaul.transport.interface import Calls, Peer
@@ -61,6 +61,8 @@ class Carrier:
         self.arrivals = Arrivals(ckms, peers, runtime, tasks, clock)
         self._unknown: dict[str, float] = {}
         """When it was last told that a peer lacks bits."""
+        self._exposed: dict[tuple[str, str], float] = {}
+        """When bits were exposed last."""
         self._failures: dict[tuple[str, str], asyncio.Event] = {}
 
     async def take(self, peer: str, service_class: str, count: int, deadline: float, share: Share = ANYBODY) -> Taken:
@@ -107,6 +109,20 @@ class Carrier:
         if burned or taken.at > self._unknown.get(peer, -math.inf):
             self._unknown[peer] = self._clock()
             self._runtime.alarm("cn-bits-unknown", peer=peer, batches_burned=burned)
+
+    def expose(self, peer: str, service_class: str) -> int:
+        """Bits of a class that a peer has, or is about to get, are exposed: burn them; returns how many batches."""
+        key = (peer, service_class)
+        self._exposed[key] = self._unknown[peer] = self._clock()
+        if key not in self._pools:
+            return 0
+        burned = self._pools[key].burn()
+        self._pump(key)
+        return burned
+
+    def exposed_since(self, peer: str, service_class: str, at: float) -> bool:
+        """Whether bits that were taken then, by the monotonic clock, are exposed."""
+        return self._exposed.get((peer, service_class), -math.inf) >= at
 
     async def outcome(self, peer: Peer, message: Outcome) -> Accepted:
         """carrier.outcome: what became of a batch that this AKMS submitted."""
@@ -247,3 +263,15 @@ class Carrier:
 def ckms_of(akms: ServiceName) -> str:
     """Service id of the CKMS at an AKMS's node."""
     return ServiceName(akms.domain, Role.CKMS, akms.node).id
+
+
+def akms_of(domain: str, ckms: str) -> str:
+    """Service id of the AKMS at a CKMS's node.
+
+    Raises:
+        MalformedName: it is no CKMS.
+    """
+    name = ServiceName.of(domain, ckms)
+    if name.role is not Role.CKMS:
+        raise MalformedName(f"{ckms!r} is no CKMS")
+    return ServiceName(domain, Role.AKMS, name.node).id

@@ -126,6 +126,16 @@ class CnStore:
         if batch is not None:
             batch.apply(CnEvent.BURN)
 
+    def expose(self, maker: str, service_class: str) -> int:
+        """Wipe all of a maker's batches of a class, and expect none that is on its way; returns how many were here."""
+        for name, announced in list(self._announced.items()):
+            if (announced.maker, announced.service_class) == (maker, service_class):
+                del self._announced[name]
+        exposed = [name for name, batch in self._of(maker).items() if batch.service_class == service_class]
+        for name in exposed:
+            self.burn(maker, name)
+        return len(exposed)
+
     def unconfirmed(self, maker: str, ranges: Iterable[CnRange]) -> set[str]:
         """Names of the ranges' batches that are on their way or here but not confirmed yet."""
         known = self._of(maker)

@@ -1,4 +1,5 @@
-"""What an operator may ask an AKMS on the local socket beside its links: pools, counts of batches. No key, no user."""
+"""What an operator may ask an AKMS on the local socket beside its links: pools, counts of batches, and whose keys were
+issued though they are exposed. No key."""
 
 from __future__ import annotations
 
@@ -15,12 +16,16 @@ class Answers:
         self._service = service
 
     def register(self, runtime: Runtime) -> None:
-        """Answer `pools` and `batches`."""
+        """Answer `pools`, `batches` and `exposed`."""
         runtime.command("pools", self._show_pools)
         runtime.command("batches", self._show_batches)
+        runtime.command("exposed", self._show_exposed)
 
     async def _show_pools(self, _: dict[str, Any]) -> dict[str, Any]:
         return dict(self._service.carrier.levels())
 
     async def _show_batches(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"batches": await self._service.reconciling.counts()}
+
+    async def _show_exposed(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"issued": await self._service.exposing.issued()}

@@ -98,7 +98,7 @@ class Leftovers:
             batches.move(connection, batch.id, KeyEvent.RELEASE)
             note_release(connection, present, self._wall())
             recall = Errand(ErrandKind.RECALL, batch.master_ukms, batch.id, expires=batch.expires)
-            targets = [errands.add(connection, recall)] if batches.is_lost(present, {}) else []
+            targets = [errands.add(connection, recall)] if batches.is_forfeit(present, {}) else []
             batches.move(connection, batch.id, KeyEvent.ISSUE)
             return targets
 

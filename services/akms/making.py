@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
@@ -156,7 +157,7 @@ class Making:
         )
         bits = self._source(message.number * message.size // 8)
         end = self._clock() + min(message.remaining_ms, round(1000 * MAXIMUM_REMAINING)) / 1000
-        return Job(peer.name.id, message, grant, kem_key, batch, bits, end)
+        return Job(peer.name.id, message, grant, kem_key, batch, bits, end, begun=self._clock())
 
     async def _serve(self, job: Job, credit: ExitStack) -> None:
         with credit:
@@ -193,7 +194,7 @@ class Making:
 
         def change(connection: Connection) -> None:
             count(connection, job.grant.id, job.grant.epoch, job.grant.allowance, len(job.batch.key_ids))
-            batches.record(connection, job.batch)
+            batches.record(connection, replace(job.batch, exposed=self._is_exposed(job, job.begun)))
 
         job.recorded = True
         await self._store.write(change)
@@ -208,8 +209,10 @@ class Making:
             present = batches.find(connection, job.batch.id)
             if present is None or present.state is not KeyState.PREPARED:
                 return []  # its record has ended meanwhile, by a clock that was put forward
-            batches.move(connection, job.batch.id, KeyEvent.RELEASE, sites=sites)
-            if not batches.is_lost(present, job.stores):
+            # The keys may have gone out under bits that came after what was exposed.
+            present = replace(present, exposed=self._is_exposed(job, job.protected))
+            batches.move(connection, job.batch.id, KeyEvent.RELEASE, sites=sites, exposed=present.exposed)
+            if not batches.is_forfeit(present, job.stores):
                 return []
             errand = Errand(ErrandKind.VOID_AT_ASKER, job.peer, job.batch.id, expires=job.batch.expires)
             return [errands.add(connection, errand)]
@@ -218,6 +221,9 @@ class Making:
         self._metrics.batches.labels(Part.MAKER, "settled").inc()
         for ukms in job.batch.sites:
             self._delivery.settle(ukms, job.batch.id)
+
+    def _is_exposed(self, job: Job, at: float) -> bool:
+        return self._carrier.exposed_since(job.peer, job.grant.service_class, at)
 
     async def _give_up(self, job: Job, error: ServiceError) -> None:
         """Nothing of the request stays; where a transfer may have been taken, the asker is asked first."""

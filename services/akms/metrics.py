@@ -31,3 +31,6 @@ class Metrics:
         self.restored = Counter(
             "keyhaul_akms_batches_restored", "Batches recorded again from another AKMS", registry=registry
         )
+        self.exposed = Gauge(
+            "keyhaul_akms_exposed_keys_issued", "Keys made under exposed CN bits that were issued", registry=registry
+        )

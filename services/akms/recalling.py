@@ -18,7 +18,7 @@ from keyhaul.store.interface import Store
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import VoidKeys, Withdraw
 from keyhaul.transport.operations import DELIVERY_VOID
-from services.akms import batches
+from services.akms import batches, exposures
 from services.akms.accounting import EXPIRED, VOID, Accounting, note_change
 from services.akms.batches import Batch
 from services.akms.delivery import Delivery
@@ -124,6 +124,8 @@ class Recalling:
         gone, issued = recalled.gone, recalled.issued
         note_change(connection, batch, VOID, gone, self._wall())
         present = batches.find(connection, batch.id)
+        if present is not None:
+            exposures.note_issued(connection, present, len(issued))
         if present is not None and present.state is KeyState.RELEASED:
             if issued:
                 # It has been handed over, though no answer to the push told so: what is left of it expires there.

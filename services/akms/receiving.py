@@ -103,16 +103,21 @@ class Receiving:
         """
         try:
             bits = await self._open(opened, peer, message)
+            at = self._clock()
         except NotAuthentic:
             self._runtime.alarm("transfer-not-authentic", peer=peer.name.id)
             raise ServiceError(ErrorCode.NOT_PERMITTED, "the transfer is not authentic") from None
         batch = self._batch(opened, peer, message)
+
+        def sound() -> bool:
+            return not self._carrier.arrivals.exposed_since(batch.peer, batch.service_class, at)
+
         try:
             stores = await self._hold_beside(opened, batch, bits)
         except BatchConflict:
             raise ServiceError(ErrorCode.CONFLICT, "the batch is void or known") from None
         try:
-            await self._releases.release(batch, bits, stores)
+            await self._releases.release(batch, bits, stores, sound)
         except (AllowanceGone, BatchConflict) as refusal:
             if beside(batch):
                 await self._holding.discard(batch)

@@ -57,21 +57,24 @@ class Releases:
         self._open: dict[str, set[bytes]] = {}
         """The processes of the master's UKMS that each may have reached; an empty name where nobody can tell."""
 
-    async def release(self, batch: Batch, bits: bytes, stores: Mapping[str, str]) -> None:
+    async def release(
+        self, batch: Batch, bits: bytes, stores: Mapping[str, str], sound: Callable[[], bool] = lambda: True
+    ) -> None:
         """Release a batch durably and start to hand it over.
 
         The caller has made sure that every slave's UKMS holds it (a site at the master's own UKMS excepted: the
-        same push serves it); `stores` are the identities of the stores that do.
+        same push serves it); `stores` are the identities of the stores that do. `sound` is asked within the transaction
+        whether the CN bits under which the batch came are not exposed.
 
         Raises:
             AllowanceGone: the grant does not cover it (any more); nothing was written.
-            BatchConflict: the batch was voided, is known, or slaves' copies are lost; nothing was written.
+            BatchConflict: the batch was voided, is known or exposed, or slaves' copies are lost; nothing was written.
         """
         sealed = self._store.fields.seal(bits, batch.id.encode())
         new = batch.id not in self._open
         self._open.setdefault(batch.id, set())
         try:
-            await self._store.write(lambda connection: self._write(connection, batch, sealed, stores))
+            await self._store.write(lambda connection: self._write(connection, batch, sealed, stores, sound))
         except BaseException:
             if new:
                 self._open.pop(batch.id, None)
@@ -108,8 +111,17 @@ class Releases:
                     self._open[batch.id] = {_NOBODY_KNOWS}
                     self.hand_over(batch, self._store.fields.open(sealed, batch.id.encode()))
 
-    def _write(self, connection: Connection, batch: Batch, sealed: bytes, stores: Mapping[str, str]) -> None:
+    def _write(
+        self,
+        connection: Connection,
+        batch: Batch,
+        sealed: bytes,
+        stores: Mapping[str, str],
+        sound: Callable[[], bool],
+    ) -> None:
         known = batches.find(connection, batch.id)
+        if not sound():
+            raise BatchConflict("the CN bits of the batch are exposed")
         if known is None:
             batches.record(connection, batch)
         elif known.state is not KeyState.PREPARED or _origin(known) != _origin(batch):

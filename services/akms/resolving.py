@@ -17,7 +17,7 @@ from keyhaul.transport.messages.access import Revoke
 from keyhaul.transport.messages.base import ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import BatchState, Query, Voided, VoidKeys, Withdraw
 from keyhaul.transport.operations import DELIVERY_REVOKE, DELIVERY_VOID, PEER_QUERY, PEER_VOID, PEER_WITHDRAW
-from services.akms import batches, errands
+from services.akms import batches, errands, exposures
 from services.akms.batches import Batch
 from services.akms.changes import uncount
 from services.akms.delivery import Delivery, states_of
@@ -92,7 +92,7 @@ class Resolving:
         if present is None or present.state is not KeyState.PREPARED:
             return []
         batches.move(connection, batch.id, KeyEvent.RELEASE)
-        if not batches.is_lost(present, {}):
+        if not batches.is_forfeit(present, {}):
             return []
         return [errands.add(connection, Errand(ErrandKind.VOID_AT_ASKER, batch.peer, batch.id, expires=batch.expires))]
 
@@ -107,6 +107,7 @@ class Resolving:
         present = batches.find(connection, batch.id)
         if present is None or present.state not in (KeyState.PREPARED, KeyState.RELEASED):
             return []
+        exposures.note_issued(connection, present, len(issued))
         if not issued:
             batches.move(connection, batch.id, KeyEvent.VOID)
             uncertain = present.state is KeyState.PREPARED and len(batch.sites) == 1

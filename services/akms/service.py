@@ -26,6 +26,7 @@ from services.akms.describing import Describing
 from services.akms.ending import Endings
 from services.akms.ephemeral import EphemeralKeys
 from services.akms.errands import Errands
+from services.akms.exposing import Exposing
 from services.akms.grants import Grants
 from services.akms.holding import Holding
 from services.akms.leftovers import Leftovers
@@ -112,6 +113,7 @@ class AccessKms:
         self.grants = grants = Grants(own, store, aaa, aaa_key, runtime, tasks, pace, clock, wall, source)
         self.authorisation = authorisation = Authorisation(store, aaa, grants, errands, pace)
         self.carrier = carrier = Carrier(ckms, peers, terms.pool, runtime, tasks, metrics, source, clock)
+        self.exposing = exposing = Exposing(store, carrier, errands, runtime, tasks, metrics, wall)
         self._stores = stores = UkmsStores(store, pace)
         delivery = Delivery(links, tasks, pace, stores, clock)
         holding = Holding(store, delivery, errands, wall)
@@ -184,6 +186,7 @@ class AccessKms:
         self.serving = Serving(
             credit,
             carrier,
+            exposing,
             making,
             asking,
             requesting,
@@ -212,6 +215,7 @@ class AccessKms:
         await self.grants.load()
         await self.authorisation.load()
         await self._stores.load()
+        await self.exposing.load()
         await self.reconciling.recover()
         self._restoring.start()
         self.tasks.start(self.carrier.run(), "carrier")
@@ -242,3 +246,4 @@ class AccessKms:
             await asyncio.sleep(self._pace.purge)
             self._keys.expire(self._clock())
             await self.endings.purge()
+            await self.exposing.watch()

@@ -33,6 +33,7 @@ from keyhaul.transport.operations import (
     ACCESS_REQUEST,
     ACCESS_WITHDRAW,
     CARRIER_DELIVER,
+    CARRIER_EXPOSED,
     CARRIER_OUTCOME,
     PEER_ANNOUNCE,
     PEER_CONFIRM,
@@ -52,6 +53,7 @@ from services.akms.asking import Asking
 from services.akms.carrier import Carrier
 from services.akms.credits import Credits, Work
 from services.akms.describing import Describing
+from services.akms.exposing import Exposing
 from services.akms.making import Making
 from services.akms.outwards import without_secret
 from services.akms.querying import Querying
@@ -89,6 +91,7 @@ class Serving:
         self,
         credit: Credits,
         carrier: Carrier,
+        exposing: Exposing,
         making: Making,
         asking: Asking,
         requesting: Requesting,
@@ -104,6 +107,7 @@ class Serving:
     ) -> None:
         self._credits = credit
         self._carrier = carrier
+        self._exposing = exposing
         self._making = making
         self._asking = asking
         self._requesting = requesting
@@ -121,6 +125,7 @@ class Serving:
         """Add all handlers."""
         routes.add(CARRIER_DELIVER, self._carrier.arrivals.deliver)
         routes.add(CARRIER_OUTCOME, self._carrier.outcome)
+        routes.add(CARRIER_EXPOSED, self._exposing.exposed)
         routes.add(PEER_REQUEST, self._making.request)
         routes.add(PEER_TRANSFER, self._requesting.transfer)
         routes.add(PEER_ANNOUNCE, self._announce)

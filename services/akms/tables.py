@@ -24,6 +24,9 @@ from keyhaul.store.interface import Schema, Upgrade
 
 METADATA = MetaData()
 
+COMPROMISED = text("compromised > 0")
+"""Of few batches, which an index names: it serves a condition that is written like this."""
+
 BATCHES = Table(
     "batches",
     METADATA,
@@ -42,9 +45,13 @@ BATCHES = Table(
     Column("state", String(16), nullable=False),
     Column("expires", Float, nullable=False),
     Column("bits", LargeBinary),
+    Column("exposed", Boolean, nullable=False, server_default="0", doc="made under CN bits that are exposed"),
+    Column("compromised", Integer, nullable=False, server_default="0", doc="its keys that were issued all the same"),
     Index("batches_by_state", "state", "part"),
     Index("batches_by_expiry", "expires"),
     Index("batches_by_master", "master"),
+    Index("batches_by_peer", "peer", "part", "service_class"),
+    Index("batches_compromised", "compromised", sqlite_where=COMPROMISED, postgresql_where=COMPROMISED),
 )
 """One row a KSA batch; `bits` is sealed, and set only at the asker (or for local keys) from release to hand-over."""
 
@@ -97,6 +104,15 @@ UKMS_STORES = Table(
     Column("generation", BigInteger, nullable=False, server_default="0", doc="the greatest it told of that store"),
 )
 
+EXPOSURES = Table(
+    "exposures",
+    METADATA,
+    Column("exposure", String(32), primary_key=True),
+    Column("over", Boolean, nullable=False, doc="whether its paths had left the node"),
+    Column("at", Float, nullable=False),
+)
+"""The exposures of CN bits that were acted upon."""
+
 PROGRESS = Table(
     "progress",
     METADATA,
@@ -133,8 +149,19 @@ def _name_ukms(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE usage ADD COLUMN ukms VARCHAR(64) NOT NULL DEFAULT ''"))
 
 
+def _expose(connection: Connection) -> None:
+    for column in ("exposed BOOLEAN NOT NULL DEFAULT 0", "compromised INTEGER NOT NULL DEFAULT 0"):
+        connection.execute(text(f"ALTER TABLE batches ADD COLUMN {column}"))
+    METADATA.create_all(connection, [EXPOSURES])
+    for index in BATCHES.indexes:
+        index.create(connection, checkfirst=True)
+
+
 SCHEMA = Schema(
-    name="akms", version=3, metadata=METADATA, upgrades=(Upgrade(2, _tell_generations), Upgrade(3, _name_ukms))
+    name="akms",
+    version=4,
+    metadata=METADATA,
+    upgrades=(Upgrade(2, _tell_generations), Upgrade(3, _name_ukms), Upgrade(4, _expose)),
 )
 
 

@@ -6,6 +6,7 @@ The transfer is repeated unchanged until it is answered; bits that the asker doe
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -47,6 +48,10 @@ class Job:
     transferred: bool = False
     """Whether a transfer may have reached the asker."""
     stores: dict[str, str] = field(default_factory=dict)
+    begun: float = 0.0
+    """Monotonic."""
+    protected: float = math.inf
+    """Monotonic: when the first CN bits were taken under which the keys went out."""
 
 
 class Transferring:
@@ -92,6 +97,8 @@ class Transferring:
         Raises:
             ServiceError: it refused for good, or did not answer in time.
         """
+        if self._carrier.exposed_since(job.peer, job.grant.service_class, taken.at):
+            taken = await self.bits(job)
         message = self._message(job, taken)
         fresh = 0
         backoff = self._pace.backoff
@@ -118,6 +125,7 @@ class Transferring:
 
     def _message(self, job: Job, taken: Taken) -> Transfer:
         """Protect the keys under these CN bits and a fresh encapsulation, and sign."""
+        job.protected = min(job.protected, taken.at)
         kem_secret, ciphertext = job.kem_key.encapsulate()
         message = Transfer(
             request=job.message.request,

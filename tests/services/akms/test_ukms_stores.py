@@ -21,6 +21,7 @@ from keyhaul.transport.messages.access import Report, Reported
 from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import Voided, VoidKeys
 from keyhaul.transport.operations import ACCESS_REPORT, DELIVERY_PUSH, PEER_VOID
+from services.akms import batches, exposures
 from services.akms.batches import find
 from services.akms.pace import Pace
 from services.akms.stores import GREATEST, Known, UkmsStores
@@ -184,6 +185,13 @@ async def test_a_store_of_the_release_before_knows_what_it_knew(tmp_path: Path) 
         connection.execute(text("ALTER TABLE usage DROP COLUMN ukms"))
         line = "('expired', 'b', '', 0, x'00', 0, false)"
         connection.execute(text(f"INSERT INTO usage (kind, batch, grant, size, key_ids, at, refused) VALUES {line}"))
+        for index in ("batches_by_peer", "batches_compromised"):
+            connection.execute(text(f"DROP INDEX {index}"))
+        for column in ("exposed", "compromised"):
+            connection.execute(text(f"ALTER TABLE batches DROP COLUMN {column}"))
+        connection.execute(text("DROP TABLE exposures"))
+        row = "'b', 'asker', 'akms-2', '', '', 'm', 'u', x'5b5d', x'7b7d', 'silver', 8, x'', 'issued', 1e12, NULL"
+        connection.execute(text(f"INSERT INTO batches VALUES ({row})"))
         connection.execute(text("DROP TABLE ukms_stores"))
         connection.execute(text("CREATE TABLE ukms_stores (ukms VARCHAR(64) PRIMARY KEY, store VARCHAR(32) NOT NULL)"))
         connection.execute(text("INSERT INTO ukms_stores VALUES (:ukms, :store)"), {"ukms": UKMS, "store": ONE})
@@ -198,6 +206,11 @@ async def test_a_store_of_the_release_before_knows_what_it_knew(tmp_path: Path) 
     await stores.flush()
     assert (await again(store)).known(UKMS) == Known(ONE, 4)
     assert await store.read(lambda c: c.execute(select(USAGE.c.batch, USAGE.c.ukms)).all()) == [("b", "")]
+    [batch] = await store.read(lambda c: batches.in_state(c, batches.Part.ASKER, KeyState.ISSUED))
+    assert not batch.exposed
+    found = await store.read(lambda c: exposures.concerned(c, batches.Part.ASKER, "akms-2", "silver"))
+    assert found == ["b"]
+    assert await store.read(exposures.all_known) == {}
     await store.close()
 
 
