@@ -135,6 +135,25 @@ async def test_keys_that_nobody_got_are_void_whichever_end_hears_of_it(town: Wat
             assert node.process.registry.get_sample_value("keyhaul_akms_exposed_keys_issued") == 1
 
 
+@pytest.mark.parametrize("ends", ["both", "maker", "asker"])
+async def test_keys_that_were_all_issued_stay_for_the_other_side(town: Watched, ends: str) -> None:
+    ids = await ask(town, 3)
+    town.ukms["ukms-1"].issue("sae-1a", ids)
+    await town.settled("sae-1a", ["sae-2a"])
+    if ends != "asker":
+        await town.tell(town.b, FROM_B)
+    if ends != "maker":
+        await town.tell(town.a, AT_A)
+    for node in (town.a, town.b):
+        if ends in ("both", "asker" if node is town.a else "maker"):
+            await until(lambda node=node: "exposed-keys-issued" in node.process.alarms)  # type: ignore[misc]
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        town.check("sae-1a", ["sae-2a"])
+    assert set(town.ukms["ukms-2"].usable("slave", "sae-2a")) == set(ids)
+    assert not town.aaa.void
+
+
 async def test_what_is_told_again_or_late_burns_nothing_more(town: Watched) -> None:
     first = msgspec.structs.replace(FROM_B, over=False)
     await town.tell(town.b, first)
