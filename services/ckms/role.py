@@ -27,6 +27,7 @@ from services.ckms.asking import Asking
 from services.ckms.carrier import Carrier
 from services.ckms.choice import PathChoice
 from services.ckms.commands import Answers
+from services.ckms.exposing import Exposing
 from services.ckms.forwarding import ForwardingTable
 from services.ckms.installed import Installed
 from services.ckms.metrics import CarrierCollector, PriceCollector, SteeringCollector
@@ -110,6 +111,8 @@ class CkmsRole:
                 )
                 carrier.on_submitted = asking.submitted
                 closing.push_async_callback(_end, runtime.task(asking.run(), "asking"))
+                exposing = Exposing(controllers, akms, runtime, random_bytes)
+                closing.push_async_callback(_end, runtime.task(exposing.run(), "exposing"))
             runtime.registry.register(CarrierCollector(relay, carrier))
             LinkCommands(links).register(runtime)
             Answers(table, choice, relay.police).register(runtime)

@@ -20,6 +20,7 @@ from services.ckms.agent.writer import StatementWriter
 from services.ckms.asking import Asking
 from services.ckms.carrier import Carrier
 from services.ckms.choice import PathChoice
+from services.ckms.exposing import Exposing
 from services.ckms.forwarding import Entry, ForwardingTable, Hop, Path, PathLabel
 from services.ckms.installed import Installed
 from services.ckms.own_time import Reading
@@ -92,6 +93,8 @@ class CkmsProcess(SimulatedProcess):
             )
             carrier.on_submitted = asking.submitted
             self.runtime.task(asking.run(), "asking")
+            exposing = Exposing(controllers, self.calls(akms), self.runtime, self.source)
+            self.runtime.task(exposing.run(), "exposing")
         self.runtime.task(carrier.run(), "carrier")
         await links.start()
         if steering is not None:
