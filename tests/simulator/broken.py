@@ -23,7 +23,9 @@ from keyhaul.link.sender import SenderDirection
 from keyhaul.link.window import ReplayWindow
 from keyhaul.transport.messages.aaa import Grant, SignedGrant, UsageChange
 from keyhaul.transport.messages.peer import BatchState
-from services.akms import accounting, cn_pool, combination, making, releasing, tracing
+from services.akms import accounting, cn_pool, combination, exposures, making, releasing, tracing
+from services.akms.arrivals import Arrivals
+from services.akms.carrier import Carrier
 from services.akms.changes import uncount
 from services.akms.errands import ErrandKind, Errands
 from services.akms.holding import Holding
@@ -348,9 +350,26 @@ def answered_before_safe() -> Iterator[None]:
     yield
 
 
+@contextmanager
+def exposed_and_kept() -> Iterator[None]:
+    """An AKMS that burns exposed CN bits, and keeps the keys that were made under them."""
+    with patch.object(exposures, "flag", lambda connection, names: ([], 0)):
+        yield
+
+
+@contextmanager
+def exposed_and_used() -> Iterator[None]:
+    """AKMSs that call back keys, and go on with the CN bits that they have."""
+    for_all = patch.object(Carrier, "expose", lambda *_: 0), patch.object(Arrivals, "expose", lambda *_: 0)
+    with for_all[0], for_all[1]:
+        yield
+
+
 def _calm(**options: Any) -> Callable[[], Settings]:
     return lambda: Settings(**{"seconds": 8.0, "requests": 3.0, "settle": 12.0, **options})
 
+
+_suspected = _calm(seconds=12.0, controllers=1, static=False, requests=4.0, meddling={"node in quarantine": 0.5})
 
 lost_while_unsettled = _calm(lost_alone=5.0, harmed="akms-5", requests=6.0, seconds=12.0)
 """The AKMS of the slaves loses its store while its UKMS holds batches that are released, and not settled."""
@@ -363,6 +382,8 @@ VARIANTS = [
         _calm(put_back=1.0, seconds=12.0),
         frozenset({"once", "whole"}),
     ),
+    Variant("exposed and kept", exposed_and_kept, _suspected, frozenset({"exposed"})),
+    Variant("exposed and used", exposed_and_used, _suspected, frozenset({"exposed"})),
     Variant("MAC not checked", mac_not_checked, _calm(messages={"corrupted": 0.1}), frozenset({"authentic"})),
     Variant("replay accepted", replay_accepted, _calm(replay=30.0), frozenset({"authentic"})),
     Variant("nonce reused", nonce_reused, _calm(), frozenset({"once"})),

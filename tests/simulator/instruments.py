@@ -61,6 +61,7 @@ def watched(oracle: Oracle) -> Iterator[None]:
 
     def watched_protect(context: Any, bits: bytes, cn: bytes, secret: bytes) -> Any:
         oracle.cn_used(cn)
+        oracle.exposures.protected(context.batch, {part.batch for part in context.cn})
         return protect(context, bits, cn, secret)
 
     with ExitStack() as patches:

@@ -62,6 +62,8 @@ class Meddling:
     def stop(self) -> None:
         """Nothing is done any more; what stands still goes on, and what is in quarantine is let out."""
         self._active = False
+        for node in self._world.services:
+            self._world.oracle.exposures.released(node)
         self._world.database.raw.execute("DELETE FROM quarantines")
         self._world.offline.clear()
         for life in self._frozen:
@@ -154,13 +156,21 @@ class Meddling:
         service = leader.service
         found = service.quarantined()
         if found:
-            work: Coroutine[Any, Any, Any] = service.release(next(iter(found)))
+            node = next(iter(found))
+            self._world.oracle.exposures.released(node)
+            asked: asyncio.Future[Any] = leader.life.ask(service.release(node))
         else:
             inner = [process.name.id for process in self._world.carriers if process.name.id not in ("ckms-2", "ckms-5")]
             self._world.faults.count(kind)
-            work = service.quarantine(self._chance.choice(inner), "suspected")
-        asked = leader.life.ask(work)
+            node = self._chance.choice(inner)
+            asked = leader.life.ask(service.quarantine(node, "suspected"))
+            asked.add_done_callback(partial(self._is_out, node))
         asked.add_done_callback(self._answered)
+
+    def _is_out(self, node: str, done: asyncio.Future[Any]) -> None:
+        """The operator was told that a node is in quarantine; if it was not let out again meanwhile."""
+        if not done.cancelled() and done.exception() is None and self._active:
+            self._world.oracle.exposures.quarantined(node)
 
     @staticmethod
     def _answered(done: asyncio.Future[Any]) -> None:

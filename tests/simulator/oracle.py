@@ -13,6 +13,7 @@ from uuid import UUID
 from keyhaul.identity.names import Role
 from keyhaul.transport.messages.link import Stream
 from tests.simulator.astray import Astray
+from tests.simulator.exposure_rule import ExposureRule
 from tests.simulator.steering_rules import SteeringRules
 from tests.simulator.unnoticed import Unnoticed
 
@@ -80,6 +81,7 @@ class Oracle:
         self._astray = Astray()
         self._unnoticed = Unnoticed()
         self.steering = SteeringRules(world)
+        self.exposures = ExposureRule(world)
         self.withdrawn_by_liar: set[str] = set()
         """Batches of others of which the lying UKMS said that their keys expired."""
         self.delivered = 0
@@ -125,6 +127,7 @@ class Oracle:
         if header in self._opened:
             self.finding("authentic", f"a message was accepted twice: {header[:80]!r}")
         self._opened.add(header)
+        self.exposures.relayed(header, clear)
 
     @staticmethod
     def _seen_before(known: set[bytes], bits: bytes) -> bool:
@@ -286,7 +289,7 @@ class Oracle:
             problems += [("whole", text) for text in self._link_disagrees(plan.id)]
         problems += self._usage()
         problems += self.steering.disagreements()
-        return problems + self._orphans()
+        return problems + self._orphans() + self._exposed()
 
     def excused(self, key: KnownKey) -> bool:
         """Whether a store that knew of the key was lost or put back since."""
@@ -393,6 +396,17 @@ class Oracle:
                     continue  # as above: it ends by itself a guard time later
                 if copy is not None and copy[0] == "held" and copy[1] > self._world.processes[ukms].wall():
                     problems.append(("whole", f"{key.key_id} stays held for {slave}; {key.master} can never get it"))
+        return problems
+
+    def _exposed(self) -> list[tuple[str, str]]:
+        """Keys that a master may still get though a node in quarantine knows CN bits under which they went out."""
+        problems = []
+        for key in self.keys.values():
+            if not self.exposures.is_exposed(key.batch) or self.excused(key) or self._lied_about(key):
+                continue
+            mine = self.copy(self._site(key.master), key.key_id, "master", key.master)
+            if mine is not None and mine[0] == "released":
+                problems.append(("exposed", f"{key.key_id} is exposed, and {key.master} may get it"))
         return problems
 
 
