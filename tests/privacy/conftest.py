@@ -84,6 +84,8 @@ async def _live(town: Town) -> Run:
     run.refusals = await scenario.refusals(town)
     run.failures = await scenario.failures(town)
     run.keys += await scenario.share(town)
+    await asyncio.to_thread(town.suspect, "droitwich")
+    run.keys += await scenario.share(town)
     return run
 
 

@@ -125,6 +125,17 @@ class Town:
             self._look_at_process(entry["id"])
             self._copy_store(entry["id"], Path(entry["config"]))
 
+    def suspect(self, node: str) -> None:
+        """Put a carrier node in quarantine, and wait until an AKMS has burned what crossed it."""
+        done = _command("node", "quarantine", node, "--reason", "a test", "--network", self.directory)
+        done.check_returncode()
+        _wait(self._has_burned, 30, lambda: done.stdout)
+
+    def _has_burned(self) -> bool:
+        akmss = [entry["metrics"] for entry in self.facts["services"] if entry["role"] == "akms"]
+        pages = [urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read() for address in akmss]
+        return any(b'cn_batches_total{outcome="exposed"}' in page for page in pages)
+
     def memory(self, service: str) -> bytes:
         """Everything writable in a process's memory: what a core image would hold.
 

@@ -24,6 +24,7 @@ def test_the_run_was_a_real_one(honest: Run) -> None:
         *("link.hello", "link.control", "relay.forward", "relay.acknowledge", "carrier.submit", "carrier.deliver"),
         *("carrier.outcome", "peer.request", "peer.transfer", "access.request", "delivery.push", "aaa.authorise"),
         *("path.request", "network.links", "network.events", "network.explain"),
+        *("network.quarantine", "path.exposures", "carrier.exposed"),
     ):
         assert f"/v1/{operation}" in heard
     kinds = {place.kind for place in honest.evidence.everything()}
