@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, select, tuple_, update
 
 from controller.admission.classes import CLASSES
 from controller.promises import Promise
@@ -38,9 +38,9 @@ def record(connection: Connection, promise: Promise, crossed: Collection[Crossed
     if not new and not left:
         return
     now = int(wall(connection))
-    for one in left:
-        this = (crossings.c.rank == one.rank, crossings.c.node == one.node)
-        connection.execute(update(crossings).where(*open_, *this).values(until=now))
+    if left:
+        gone = tuple_(crossings.c.rank, crossings.c.node).in_(sorted(left))
+        connection.execute(update(crossings).where(*open_, gone).values(until=now))
     replace_rows(connection, crossings, [{**kind._asdict(), **one._asdict(), "until": None} for one in new])
     connection.execute(delete(crossings).where(crossings.c.until < now - KEPT))
     suspected = quarantined(connection).keys()

@@ -29,7 +29,7 @@ class Event(StrEnum):
     RESTORED = "demand-restored"
     """It has that again, on the paths that it has."""
     NOT_RAISED = "rate-not-raised"
-    """A demand asked for more than there is to promise; it keeps the rate that it has."""
+    """A demand asked for more than there is to promise; it gets a part of that, or keeps the rate that it has."""
     DROPPED = "paths-dropped"
     """A demand lost its paths: what they reserve is no longer there, nodes lost their statements, or their time is over
     and nobody renewed them."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Set
 from dataclasses import replace
 from math import inf
 
-from controller.admission.admit import Admission, Demand, admit
+from controller.admission.admit import Admission, Demand, admit, possible
 from controller.admission.classes import CLASSES
 from controller.admission.refusal import Reason, Refusal
 from controller.admission.reoptimise import Verdict, stands
@@ -30,6 +30,9 @@ CALM = 10.0
 
 MOST_CALM = 4
 """Layings under way at which no more are begun that only bring detours."""
+
+WORTH = 1.25
+"""How many times its rate a demand must get for new paths to be worth it, where it does not get all it asks for."""
 
 _VERDICTS = {Verdict.STAY: Event.RENEWED, Verdict.MOVE: Event.MOVED, Verdict.FLEE: Event.MOVED}
 
@@ -60,8 +63,8 @@ class Serving:
         """Decide what is best for a demand now, at another rate if one is given, and begin with it; return why it does
         not get all that its class demands, if so.
 
-        A rate that cannot be granted leaves what is in force as it is. What is renewed is laid anew, unless it leads
-        over nodes that cannot be told anything: then it goes on as it is.
+        Of a rate that cannot be granted it gets a part if there is one that is worth it, or keeps what it has. What is
+        renewed is laid anew, unless it leads over nodes that cannot be told anything: then it goes on as it is.
         """
         served.urgent = None
         if served.adopting or (served.laying and served.laying.switching):
@@ -82,7 +85,7 @@ class Serving:
                 self._roll.note(Event.NOT_RAISED, served, rate=served.demand.rate, asked=rate, reason=refusal.why)
             served.unmet = asked.rate if unmet else 0
             if unmet:
-                refusal = self._decide(served, served.demand, now, renew)
+                refusal = self._settle_for_less(served, now, renew)
         if served.laying is None:
             self._back(served, now)
         self._judge(served, refusal)
@@ -216,6 +219,14 @@ class Serving:
             if self._lay(served, other, Verdict.FLEE, now):
                 return None
         return Refusal(Reason.RATE)
+
+    def _settle_for_less(self, served: Served, now: float, renew: bool) -> Refusal | None:
+        """Give a demand half of what could be had beyond what it has, since others want some; else what it has."""
+        demand = served.demand
+        rate = (demand.rate + possible(self._ledger.view, self._ledger.reservations, demand)) // 2
+        if rate >= WORTH * demand.rate and self._decide(served, replace(demand, rate=rate), now, True) is None:
+            return None
+        return self._decide(served, demand, now, renew)
 
     def _judge(self, served: Served, refusal: Refusal | None) -> None:
         """Tell whether a demand has what its class demands, where that is new."""

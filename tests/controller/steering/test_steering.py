@@ -590,7 +590,7 @@ def test_gold_goes_to_the_only_path_when_both_of_its_own_fail() -> None:
     assert only(world).refusal is not None
 
 
-def test_a_rate_that_grows_is_reserved_and_one_that_cannot_leaves_all_as_it_is() -> None:
+def test_a_rate_that_grows_is_reserved_as_far_as_it_can_be() -> None:
     world = begun(World(SQUARE))
     world.wanted("ckms-1", "ckms-4", "gold", 20.0)
     world.settle(2)
@@ -599,6 +599,10 @@ def test_a_rate_that_grows_is_reserved_and_one_that_cannot_leaves_all_as_it_is()
     world.settle(2)
     assert set(reserved(world).values()) == {450}
     assert {entry.limit.rate for _, entry in world.entries() if entry.serial in served_serials(world)} == {50.0}
+    assert world.wanted("ckms-1", "ckms-4", "gold", 4_000.0).refusal is None
+    world.settle(2)
+    (half,) = set(reserved(world).values())
+    assert 720 < half < 730, "half of what is left beside its own rate"
     entries, since = world.entries(), only(world).current
     for _ in range(3):
         assert world.wanted("ckms-1", "ckms-4", "gold", 4_000.0).refusal is None, "it keeps what it has"
@@ -606,7 +610,7 @@ def test_a_rate_that_grows_is_reserved_and_one_that_cannot_leaves_all_as_it_is()
     assert (world.entries(), only(world).current) == (entries, since)
     assert only(world).unmet == 40_000
     assert kinds(world).count(Event.NOT_RAISED) == 1
-    assert kinds(world).count(Event.RENEWED) == 1
+    assert kinds(world).count(Event.RENEWED) == 2
     world.wait(450.0)
     world.wanted("ckms-1", "ckms-4", "gold", 8.0)
     world.settle(2)
