@@ -15,6 +15,7 @@ from keyhaul.transport.messages.aaa import Revocation
 from keyhaul.transport.messages.base import ServiceError
 from keyhaul.transport.messages.peer import Withdraw
 from keyhaul.transport.operations import ACCESS_WITHDRAW, PEER_TRANSFER
+from services.akms.cn_path import FIRST_PATIENCE
 from services.akms.service import Terms
 from tests.services.akms.town import WARM, MemoryCalls, Town, until
 
@@ -132,7 +133,8 @@ async def test_a_death_between_any_two_steps(tmp_path: Path, node: str) -> None:
         await asyncio.gather(asking, return_exceptions=True)
         try:
             await town.settled("sae-1a", ["sae-2a"])
-            await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], seconds=5)
+            # CN bits that were on their way to it when it died are waited for so long.
+            await town.ukms["ukms-1"].ask("sae-1a", ["sae-2a"], seconds=2 * FIRST_PATIENCE)
             await town.settled("sae-1a", ["sae-2a"])
         except BaseException as error:
             error.add_note(f"died at step {death} of {node}: {town.log}")
