@@ -15,6 +15,7 @@ from controller.steering.conversation import Held
 from controller.steering.detours import Detour, detours
 from controller.steering.events import Event
 from controller.steering.installation import Installation
+from controller.steering.laying import Laying
 from controller.steering.ledger import Ledger
 from controller.steering.planning import along, choose, is_forbidden
 from controller.steering.reserving import Reserving
@@ -67,7 +68,7 @@ class Serving:
         renewed is laid anew, unless it leads over nodes that cannot be told anything: then it goes on as it is.
         """
         served.urgent = None
-        if served.adopting or (served.laying and served.laying.switching):
+        if served.adopting or (served.laying and self._switches(served.laying)):
             return None
         if served.laying:
             self._installation.abort(served)
@@ -147,7 +148,7 @@ class Serving:
         laying = served.laying
         if laying is None or now < laying.deadline:
             return
-        if laying.switching and not self._talks.waits(laying.source, laying.number):
+        if self._switches(laying):
             return
         # A node that takes statements, and has others to take before, is no fault.
         if waits := [node for node in laying.waits_for if not self._talks.is_ready(node)]:
@@ -203,6 +204,10 @@ class Serving:
     def works(self, served: Served) -> bool:
         """Whether a demand has paths in force, and all of them may be used."""
         return bool(served.paths) and not served.broken and all(self._stands(served, path) for path in served.paths)
+
+    def _switches(self, laying: Laying) -> bool:
+        """Whether its paths may be in force, or come to be: it cannot be given up."""
+        return laying.switching and not self._talks.waits(laying.source, laying.number)
 
     def _decide(self, served: Served, demand: Demand, now: float, renew: bool) -> Refusal | None:
         """Begin with what is best for a demand; return why it does not get all that its class demands, if so."""

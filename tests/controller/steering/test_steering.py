@@ -676,6 +676,29 @@ def test_a_node_is_left_when_the_source_has_confirmed_that_and_not_before() -> N
     assert left("ckms-4")
 
 
+def test_paths_that_wait_for_a_busy_source_are_not_put_in_force_over_a_node_in_quarantine() -> None:
+    world = begun(World(LADDER))
+    world.wanted("ckms-1", "ckms-4", "silver")
+    world.wanted("ckms-1", "ckms-4", "bronze")
+    while any(one.effect.node != "ckms-1" for one in world.underway):
+        world.deliver([one.effect.node == "ckms-1" for one in world.underway].index(False), Fate.ANSWERED)
+    assert said(world) == [("ckms-1", PathStatement)] * 2
+    waits = next(one for one in world.core.served if one.demand.service_class == "bronze")
+    assert waits.laying is not None
+    assert waits.laying.switching
+    suspect = waits.laying.generation.paths[0].nodes[1]
+    world.quarantine(suspect, True)
+    world.deliver(0, Fate.ANSWERED)
+    while world.underway:
+        for one in world.underway:
+            starts = [say.says for say in one.effect.says] if isinstance(one.effect, Tell) else []
+            assert all(start.first.neighbour != suspect for start in starts if isinstance(start, PathStatement))
+        world.deliver(0, Fate.ANSWERED)
+    assert all(suspect not in path.nodes for served in world.core.served for path in served.paths)
+    world.settle(62)
+    world.check_settled()
+
+
 def test_shares_go_over_nodes_of_their_own_or_not_at_all() -> None:
     world = begun(World(SQUARE))
     assert world.wanted("ckms-1", "ckms-4", "split").refusal is None
