@@ -6,7 +6,6 @@ Thin driver of `cn_store`.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping
 
 from keyhaul.identity.names import ServiceName
@@ -17,6 +16,7 @@ from keyhaul.transport.messages.base import Accepted, ErrorCode, ServiceError
 from keyhaul.transport.messages.peer import Announce, CnRange, Confirm
 from keyhaul.transport.messages.relay import Deliver, Expect
 from keyhaul.transport.operations import CARRIER_EXPECT, PEER_CONFIRM
+from services.akms.cn_exposed import Exposed
 from services.akms.cn_store import Arrived, CnStore, RefusedBatch
 from services.akms.tasks import Tasks
 
@@ -43,8 +43,7 @@ class Arrivals:
         self._clock = clock
         self._copies = CnStore()
         self._arrival = asyncio.Event()
-        self._exposed: dict[tuple[str, str], float] = {}
-        """When bits were exposed last."""
+        self.exposed = Exposed()
 
     async def bits(self, maker: str, service_class: str, ranges: list[CnRange], deadline: float) -> bytes:
         """Return the consumer's copy of a maker's CN bytes, once; waits while their confirmation is under way.
@@ -100,14 +99,10 @@ class Arrivals:
 
     def expose(self, maker: str, service_class: str) -> int:
         """Bits of a class that a maker sent are exposed: burn them; returns how many batches."""
-        self._exposed[maker, service_class] = self._clock()
+        self.exposed.note(maker, service_class, self._clock())
         burned = self._copies.expose(maker, service_class)
         self._news()
         return burned
-
-    def exposed_since(self, maker: str, service_class: str, at: float) -> bool:
-        """Whether bits that were taken then, by the monotonic clock, are exposed."""
-        return self._exposed.get((maker, service_class), -math.inf) >= at
 
     def expire(self) -> None:
         """Burn what came and was not confirmed in time."""

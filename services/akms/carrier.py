@@ -22,6 +22,7 @@ from keyhaul.transport.messages.relay import Outcome, Submit
 from keyhaul.transport.operations import CARRIER_SUBMIT, PEER_ANNOUNCE
 from services.akms.arrivals import Arrivals
 from services.akms.cn_batch import CnBatch
+from services.akms.cn_exposed import Exposed
 from services.akms.cn_pool import ANYBODY, MakerPool, Share, Taken
 from services.akms.metrics import Metrics
 from services.akms.tasks import Tasks
@@ -61,8 +62,7 @@ class Carrier:
         self.arrivals = Arrivals(ckms, peers, runtime, tasks, clock)
         self._unknown: dict[str, float] = {}
         """When it was last told that a peer lacks bits."""
-        self._exposed: dict[tuple[str, str], float] = {}
-        """When bits were exposed last."""
+        self.exposed = Exposed()
         self._failures: dict[tuple[str, str], asyncio.Event] = {}
 
     async def take(self, peer: str, service_class: str, count: int, deadline: float, share: Share = ANYBODY) -> Taken:
@@ -112,17 +112,14 @@ class Carrier:
 
     def expose(self, peer: str, service_class: str) -> int:
         """Bits of a class that a peer has, or is about to get, are exposed: burn them; returns how many batches."""
-        key = (peer, service_class)
-        self._exposed[key] = self._unknown[peer] = self._clock()
+        key, now = (peer, service_class), self._clock()
+        self.exposed.note(peer, service_class, now)
+        self._unknown[peer] = now
         if key not in self._pools:
             return 0
         burned = self._pools[key].burn()
         self._pump(key)
         return burned
-
-    def exposed_since(self, peer: str, service_class: str, at: float) -> bool:
-        """Whether bits that were taken then, by the monotonic clock, are exposed."""
-        return self._exposed.get((peer, service_class), -math.inf) >= at
 
     async def outcome(self, peer: Peer, message: Outcome) -> Accepted:
         """carrier.outcome: what became of a batch that this AKMS submitted."""

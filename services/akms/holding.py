@@ -35,12 +35,20 @@ def sites_under(slaves: Iterable[SlaveSite], akms: str) -> dict[str, Site]:
     return sites
 
 
-def void_copies(connection: Connection, batch: Batch, key_ids: Iterable[object] = (), counted: str = "") -> list[str]:
-    """Write errands that withdraw slaves' copies at all sites of a batch; no `key_ids`: the whole batch.
+def void_copies(
+    connection: Connection, batch: Batch, key_ids: Sequence[UUID] | None = None, counted: str = ""
+) -> list[str]:
+    """Write errands that withdraw slaves' copies at all sites of a batch.
 
-    `counted`: the grant from whose count the keys go that no slave had got; only where there is a single site.
+    Args:
+        connection: of the transaction.
+        batch: whose.
+        key_ids: of the copies; None: all of the batch.
+        counted: the grant from whose count the keys go that no slave had got; only where there is a single site.
     """
-    facts = Facts(key_ids=[str(key_id) for key_id in key_ids], counted=counted)
+    if key_ids is not None and not key_ids:
+        return []  # an errand that names no keys is one for the whole batch
+    facts = Facts(key_ids=[str(key_id) for key_id in key_ids or ()], counted=counted)
     return [
         errands.add(connection, Errand(ErrandKind.VOID_COPIES, ukms, batch.id, facts, batch.expires))
         for ukms in batch.sites

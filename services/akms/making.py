@@ -223,7 +223,7 @@ class Making:
             self._delivery.settle(ukms, job.batch.id)
 
     def _is_exposed(self, job: Job, at: float) -> bool:
-        return self._carrier.exposed_since(job.peer, job.grant.service_class, at)
+        return self._carrier.exposed.since(job.peer, job.grant.service_class, at)
 
     async def _give_up(self, job: Job, error: ServiceError) -> None:
         """Nothing of the request stays; where a transfer may have been taken, the asker is asked first."""

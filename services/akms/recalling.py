@@ -132,7 +132,7 @@ class Recalling:
                 batches.move(connection, batch.id, KeyEvent.ISSUE)
             elif len(gone) == len(batch.key_ids):
                 batches.move(connection, batch.id, KeyEvent.VOID)
-        return void_copies(connection, batch, gone) if gone else []
+        return void_copies(connection, batch, gone)
 
     async def _recall(self, errand: Errand) -> None:
         """The master's UKMS gives up a batch; what it gives up goes everywhere."""

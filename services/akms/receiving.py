@@ -110,7 +110,7 @@ class Receiving:
         batch = self._batch(opened, peer, message)
 
         def sound() -> bool:
-            return not self._carrier.arrivals.exposed_since(batch.peer, batch.service_class, at)
+            return not self._carrier.arrivals.exposed.since(batch.peer, batch.service_class, at)
 
         try:
             stores = await self._hold_beside(opened, batch, bits)

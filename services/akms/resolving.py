@@ -114,8 +114,7 @@ class Resolving:
             return void_copies(connection, batch, counted=batch.grant if uncertain else "")
         if present.state is KeyState.PREPARED:
             batches.move(connection, batch.id, KeyEvent.RELEASE)
-        gone = [key_id for key_id in batch.key_ids if key_id not in issued]
-        return void_copies(connection, batch, gone) if gone else []
+        return void_copies(connection, batch, [key_id for key_id in batch.key_ids if key_id not in issued])
 
     def _peer(self, errand: Errand) -> Calls:
         try:

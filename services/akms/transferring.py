@@ -97,7 +97,7 @@ class Transferring:
         Raises:
             ServiceError: it refused for good, or did not answer in time.
         """
-        if self._carrier.exposed_since(job.peer, job.grant.service_class, taken.at):
+        if self._carrier.exposed.since(job.peer, job.grant.service_class, taken.at):
             taken = await self.bits(job)
         message = self._message(job, taken)
         fresh = 0
