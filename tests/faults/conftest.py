@@ -14,9 +14,9 @@ import pytest
 from keyhaul.transport.etsi014 import Client014
 from tests.faults import oracle
 from tests.faults.ground import Ground
-from tests.faults.steered import encryptors, ground_of, three_ways
+from tests.faults.steered import ground_of, three_ways
 from tests.laboratory import SMALL, laid_out
-from tests.network.load import Load, drain
+from tests.network.load import Load, drain, encryptors
 
 BACK_AFTER = "back after"
 MEASURED = "measured"
@@ -84,13 +84,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 async def drained(ground: Ground) -> None:
     """Issue and fetch what stands in the buffers; nothing may be missing, come twice or differ."""
-    clients = {sae.id: sae.client() for sae in ground.network.saes}
     seen = Load()
-    try:
+    async with encryptors(ground.network) as clients:
         await drain(clients, ground.pairs, seen)
-    finally:
-        for client in clients.values():
-            await client.close()
     assert not seen.faults, f"{seen.faults} of {len(seen.issued)} keys that stood in buffers at the end"
     assert not ground.issued.intersection(map(str, seen.issued)), "keys were issued a second time at the end"
 
@@ -114,10 +110,8 @@ def ground(need: Callable[..., None], request: pytest.FixtureRequest) -> Iterato
 @pytest.fixture
 async def clients(ground: Ground) -> AsyncIterator[dict[str, Client014]]:
     """One 014 client for every SAE of the network, by SAE ID."""
-    found = {sae.id: sae.client() for sae in ground.network.saes}
-    yield found
-    for client in found.values():
-        await client.close()
+    async with encryptors(ground.network) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -132,5 +126,5 @@ def steered(need: Callable[..., None]) -> Iterator[Ground]:
 @pytest.fixture
 async def steered_clients(steered: Ground) -> AsyncIterator[dict[str, Client014]]:
     """One 014 client for every SAE of that network, by SAE ID."""
-    async with encryptors(steered) as found:
+    async with encryptors(steered.network) as found:
         yield found

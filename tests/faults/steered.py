@@ -23,7 +23,6 @@ from keyhaul.agents.gnmi.models.ckms import TOP
 from keyhaul.config.loader import load
 from keyhaul.config.services import CkmsConfig
 from keyhaul.identity.names import ServiceName
-from keyhaul.transport.etsi014 import Client014
 from keyhaul.transport.tls import TlsFiles
 from tests.faults.ground import BACK, Ground
 from tests.laboratory import SMALL, keyhaul, laid_out, with_controller
@@ -250,17 +249,6 @@ def primaries(events: Iterable[Mapping[str, Any]]) -> dict[str, list[list[str]]]
         if event["event"] in SWITCHED and found[event["subject"]][-1:] != event["paths"][:1]:
             found[event["subject"]].append(event["paths"][0])
     return dict(found)
-
-
-@asynccontextmanager
-async def encryptors(ground: Ground) -> AsyncIterator[dict[str, Client014]]:
-    """One 014 client for every SAE of a network, by SAE ID."""
-    found = {sae.id: sae.client() for sae in ground.network.saes}
-    try:
-        yield found
-    finally:
-        for client in found.values():
-            await client.close()
 
 
 async def link(verb: str, name: str, ground: Ground) -> None:

@@ -14,7 +14,6 @@ from tests.faults.steered import (
     UNASKED,
     calm,
     carrier,
-    encryptors,
     ground_of,
     link,
     mended,
@@ -23,7 +22,7 @@ from tests.faults.steered import (
     until,
 )
 from tests.laboratory import BERLIN_BONN
-from tests.network.load import more
+from tests.network.load import encryptors, more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults-controller")]
 
@@ -47,7 +46,7 @@ def berlin_bonn(need: object) -> Iterator[Ground]:
 async def test_traffic_goes_around_a_cut_link_of_berlin_bonn_and_returns_once(berlin_bonn: Ground) -> None:
     ground = berlin_bonn
     async with (
-        encryptors(ground) as clients,
+        encryptors(ground.network) as clients,
         carrier(ground) as there,
         mended(ground, CUT),
         under_load(ground, clients, pairs=ground.pairs[:1]) as case,
@@ -87,7 +86,7 @@ async def test_a_local_detour_carries_on_while_no_controller_is_there(berlin_bon
     """The node before the cut sends what still comes around it; nobody need tell the sender anything."""
     ground = berlin_bonn
     async with (
-        encryptors(ground) as clients,
+        encryptors(ground.network) as clients,
         carrier(ground) as there,
         ground.plainly(LEADER),
         mended(ground, CUT),

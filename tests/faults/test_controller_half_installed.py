@@ -13,9 +13,9 @@ from controller.steering.events import Event
 from tests.faults import oracle
 from tests.faults.ground import BACK, Circumstances, Ground
 from tests.faults.oracle import under_load
-from tests.faults.steered import LEADER, carrier, encryptors, ground_of, settled, until
+from tests.faults.steered import LEADER, carrier, ground_of, settled, until
 from tests.laboratory import keyhaul
-from tests.network.load import more
+from tests.network.load import encryptors, more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults-controller")]
 
@@ -51,7 +51,7 @@ def test_a_set_that_fails_at_the_fifth_of_seven_nodes_is_taken_back_everywhere(n
 
 
 async def _installed_elsewhere(ground: Ground, how: str) -> None:
-    async with encryptors(ground) as clients, carrier(ground) as there:
+    async with encryptors(ground.network) as clients, carrier(ground) as there:
         await until(lambda: full(ground), "all pools are full")
         if how == "stalls":
             there.unasked.add(FIFTH)  # nobody knows what it has until its agent answers again

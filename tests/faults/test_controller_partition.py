@@ -14,9 +14,9 @@ from tests.faults.ground import BACK, Circumstances, Ground
 from tests.faults.halves import DataCentre, bring_users, join, readdress
 from tests.faults.namespaces import Namespaces
 from tests.faults.oracle import under_load
-from tests.faults.steered import calm, carrier, encryptors, settled, three_ways, until
+from tests.faults.steered import calm, carrier, settled, three_ways, until
 from tests.laboratory import laid_out
-from tests.network.load import more
+from tests.network.load import encryptors, more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults-controller")]
 
@@ -83,7 +83,7 @@ def test_a_half_that_its_controller_cannot_reach_goes_on_and_nothing_flaps(parte
     async def work() -> None:
         await ground.up()
         async with (
-            encryptors(ground) as clients,
+            encryptors(ground.network) as clients,
             carrier(ground, controller=CONTROLLER) as there,
             under_load(ground, clients, alarms=UNHEARD) as case,
         ):

@@ -14,8 +14,8 @@ import pytest
 from tests.faults import oracle
 from tests.faults.ground import BACK, Ground
 from tests.faults.oracle import under_load
-from tests.faults.steered import Carrier, carrier, encryptors, ground_of, link, mended, settled, three_ways, until
-from tests.network.load import more
+from tests.faults.steered import Carrier, carrier, ground_of, link, mended, settled, three_ways, until
+from tests.network.load import encryptors, more
 from tests.postgresql import PostgreSQL
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("faults-controller")]
@@ -109,7 +109,7 @@ async def test_no_conflicting_entry_is_accepted_when_another_controller_takes_ov
     ground = pair
     chance = random.Random(how)
     async with (
-        encryptors(ground) as clients,
+        encryptors(ground.network) as clients,
         carrier(ground, database) as there,
         ground.plainly(*CONTROLLERS),
         mended(ground, "m-b"),

@@ -8,6 +8,7 @@ import pytest
 
 from keyhaul.transport.etsi014 import Client014
 from tests.laboratory import SMALL, Network, loopback_for, running
+from tests.network.load import encryptors
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,5 @@ def network() -> Iterator[Network]:
 @pytest.fixture
 async def clients(network: Network) -> AsyncIterator[dict[str, Client014]]:
     """One 014 client for every SAE of the network, by SAE ID."""
-    found = {sae.id: sae.client() for sae in network.saes}
-    yield found
-    for client in found.values():
-        await client.close()
+    async with encryptors(network) as found:
+        yield found

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from keyhaul.transport.etsi014 import Client014, Etsi014Error, Etsi014Unreachable
+from tests.laboratory import Network
 
 DEADLINE = 20.0
 """Seconds that one call may take."""
@@ -22,6 +23,18 @@ PATIENCE = 180.0
 """Seconds for which a slave tries to get keys that its master has."""
 
 Clients = dict[str, Client014]
+
+
+@asynccontextmanager
+async def encryptors(network: Network) -> AsyncIterator[Clients]:
+    """One 014 client for every SAE of a network, by SAE ID."""
+    found = {sae.id: sae.client() for sae in network.saes}
+    try:
+        yield found
+    finally:
+        for client in found.values():
+            await client.close()
+
 
 Way = tuple[str, str]
 """SAE IDs of a master and its slave."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.laboratory import ROOT, SMALL, Network, keyhaul, loopback_for, running, with_controller
-from tests.network.load import Clients, load, more
+from tests.network.load import Clients, encryptors, load, more
 from tests.network.test_controller import until, ways
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
@@ -45,10 +45,8 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 async def clients(network: Network) -> AsyncIterator[Clients]:
-    found = {sae.id: sae.client() for sae in network.saes}
-    yield found
-    for client in found.values():
-        await client.close()
+    async with encryptors(network) as found:
+        yield found
 
 
 def described(network: Network, text: str) -> Path:

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.laboratory import SMALL, Network, keyhaul, loopback_for, running, with_controller
-from tests.network.load import Clients, load, more
+from tests.network.load import Clients, encryptors, load, more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
 
@@ -31,10 +31,8 @@ def steered() -> Iterator[Network]:
 
 @pytest.fixture
 async def clients(steered: Network) -> AsyncIterator[Clients]:
-    found = {sae.id: sae.client() for sae in steered.saes}
-    yield found
-    for client in found.values():
-        await client.close()
+    async with encryptors(steered) as found:
+        yield found
 
 
 def controller(network: Network) -> str:

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.laboratory import SMALL, Network, keyhaul, loopback_for, running, with_controller
-from tests.network.load import Clients, load, more
+from tests.network.load import Clients, encryptors, load, more
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("network")]
 
@@ -28,10 +28,8 @@ def steered() -> Iterator[Network]:
 
 @pytest.fixture
 async def clients(steered: Network) -> AsyncIterator[Clients]:
-    found = {sae.id: sae.client() for sae in steered.saes}
-    yield found
-    for client in found.values():
-        await client.close()
+    async with encryptors(steered) as found:
+        yield found
 
 
 def counted(network: Network, service: str, metric: str, **labels: str) -> float:
