@@ -66,13 +66,17 @@ class Looking:
         served.urgent = renew or bool(served.urgent)
 
     def go_on(self, now: float) -> None:
-        """Look at a part of what is urgent."""
+        """Look at a part of what is urgent; paths of which nothing bad is known stay."""
         left = MOST_URGENT
         while left and self._urgent:
             urgent = self._roll.served.get(heappop(self._urgent)[-1])
-            if urgent is not None and urgent.urgent is not None:
-                self._serving.plan(urgent, now, renew=urgent.urgent)
-                left -= 1
+            if urgent is None or urgent.urgent is None:
+                continue
+            if not urgent.urgent and self._serving.is_unheard(urgent):
+                urgent.urgent = None
+                continue
+            self._serving.plan(urgent, now, renew=urgent.urgent)
+            left -= 1
 
     def look(self, now: float) -> None:
         """Look for better paths, at a part of the demands each time."""

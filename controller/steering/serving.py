@@ -58,7 +58,7 @@ class Serving:
         self._talks = talks
         self._roll = roll
         self.unheard: Set[str] = frozenset()
-        """Nodes that tell nothing, though their neighbours hear them."""
+        """Nodes of which it is only known that the controller does not hear them."""
 
     def plan(self, served: Served, now: float, *, renew: bool = False, rate: int | None = None) -> Refusal | None:
         """Decide what is best for a demand now, at another rate if one is given, and begin with it; return why it does

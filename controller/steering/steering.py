@@ -18,12 +18,12 @@ from collections.abc import Iterable, Sequence, Set
 from math import inf
 
 from controller.admission.reservations import Reservations
-from controller.belief import Kind
 from controller.paths.policies import Policy
 from controller.steering.adopting import Adopting
 from controller.steering.answering import Answering
 from controller.steering.effects import Effect, InForce, Memory, Note
 from controller.steering.events import Event
+from controller.steering.hearing import Hearing
 from controller.steering.installation import Installation
 from controller.steering.ledger import Ledger
 from controller.steering.looking import Looking
@@ -38,10 +38,6 @@ from controller.view import NetworkView
 from keyhaul.agents.statements import StatementRefusal
 from keyhaul.randomness import Source, random_bytes
 from keyhaul.transport.messages.path import PathRefusal, PathReply
-
-DEAD = 60.0
-"""Seconds for which nobody hears of a node, after which demands that end there are over, and what they reserved is
-free. One that is only cut off from the controller goes on sending, and keeps what it has."""
 
 RENEW_BEFORE = 90.0
 """Seconds before its statements end at which a demand that lasts longer is renewed unasked."""
@@ -71,10 +67,7 @@ class Steering:
         self._looking = Looking(self._ledger, self._roll, self._serving)
         self._adopting = Adopting(self._ledger, self._reserving, self._talks, self._retiring, self._roll, self._looking)
         self._answering = Answering(self._ledger, self._reserving, self._serving, self._roll, source, self._end)
-        self._silent: dict[str, float] = {}
-        """Nodes of which nobody hears, and since when."""
-        self._cut_off: set[str] = set()
-        """Those that tell nothing, though their neighbours hear them."""
+        self._hearing = Hearing()
 
     @property
     def view(self) -> NetworkView:
@@ -120,7 +113,7 @@ class Steering:
         self.epoch = epoch
         self._effects.clear()
         self._restart(memory, now)
-        self._silent = dict.fromkeys(self._silent, now)
+        self._hearing.begin(now)
         self._flush(now)
 
     def deposed(self, now: float) -> None:
@@ -146,9 +139,8 @@ class Steering:
     def see(self, discovery: Discovery, now: float) -> None:
         """The network as it is now: demands whose paths do not work any more get others at once."""
         shift = self._ledger.observe(discovery.view, now)
-        silent = [one for one in discovery.nodes if one.kind is Kind.SILENT]
-        self._silent = {one.subject: self._silent.get(one.subject, now) for one in silent if not one.said}
-        self._serving.unheard = self._cut_off = {one.subject for one in silent if one.said}
+        self._hearing.see(discovery, now)
+        self._serving.unheard = self._hearing.cut_off
         if self.epoch is None:
             return
         if shift.everything:
@@ -234,12 +226,12 @@ class Steering:
         """Time has passed; to be called several times a second."""
         if self.epoch is None:
             return
-        dead = {node for node, since in self._silent.items() if now - since >= DEAD}
+        dead = self._hearing.dead(now)
         for served in list(self._roll.served.values()):
             demand = served.demand
             if not self._installation.may_end(served):
                 continue
-            if now >= served.expires and demand.source not in self._cut_off:
+            if now >= served.expires and demand.source not in self._hearing.cut_off:
                 self._end(served, "unused")
             elif not dead.isdisjoint((demand.source, demand.target)):
                 self._end(served, "dead")
@@ -277,7 +269,7 @@ class Steering:
         """What is due for a demand."""
         self._serving.late(served, now)
         source, current = served.demand.source, served.current
-        heard = source not in self._silent and source not in self._cut_off and self._talks.is_ready(source)
+        heard = self._hearing.hears(source) and self._talks.is_ready(source)
         if current and now >= current.ends and heard:
             self._installation.drop(served, now, "over")
         elif served.laying is None:

@@ -19,7 +19,7 @@ from controller.steering.serving import CALM
 from controller.view import NetworkView
 from services.ckms.forwarding import Entry
 from tests.controller.networks import views
-from tests.controller.steering.test_steering import begun, kinds, only, ways
+from tests.controller.steering.looks import begun, kinds, only, ways
 from tests.controller.steering.world import Fate, World, network
 
 LADDER = network(

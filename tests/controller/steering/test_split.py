@@ -8,7 +8,7 @@ from controller.steering.effects import Note
 from controller.steering.events import Event
 from controller.steering.routes import LIFETIME
 from keyhaul.transport.messages.path import PathRefusal
-from tests.controller.steering.test_steering import SQUARE, begun, only, ways
+from tests.controller.steering.looks import SQUARE, begun, only, ways
 from tests.controller.steering.world import World
 
 

@@ -12,61 +12,22 @@ from controller.steering import installation
 from controller.steering.effects import Read, Tell
 from controller.steering.events import Event
 from controller.steering.looking import MOST_URGENT
-from controller.steering.routes import ENTRY_LIFETIME, LIFETIME
-from controller.steering.served import Served
 from controller.topology import Discovery
-from controller.view import Direction
 from keyhaul.agents.statements import EntryStatement, PathStatement, Withdrawal
 from keyhaul.transport.messages.path import PathRefusal
-from services.ckms.held import Held
-from tests.controller.steering.world import Ckms, Fate, World, network
-
-SQUARE = network(("1", "2"), ("2", "4"), ("1", "3"), ("3", "4"))
-LINE = network(*((str(number), str(number + 1)) for number in range(1, 7)))
-
-
-def begun(world: World) -> World:
-    """A world whose controller leads and knows its nodes."""
-    world.lead()
-    world.settle(1)
-    return world
-
-
-def only(world: World) -> Served:
-    """The one demand."""
-    (served,) = world.core.served
-    return served
-
-
-def ways(world: World) -> list[tuple[str, ...]]:
-    """The nodes of the paths in force, by rank."""
-    return [tuple(name.removeprefix("ckms-") for name in path.nodes) for path in only(world).paths]
-
-
-def reserved(world: World) -> dict[str, int]:
-    """What is reserved of each link, from its end a."""
-    return {link.id: link.ab.reserved for link in world.core.view.links if link.ab.reserved}
-
-
-def served_serials(world: World) -> set[int]:
-    """Of the entries in force of the one demand."""
-    current = only(world).current
-    return {serial for _, serial in current.entries} if current else set()
-
-
-def kinds(world: World) -> list[Event]:
-    """What was told of demands."""
-    return [Event(note.kind) for note in world.notes if note.subject in {one.demand.id for one in world.core.served}]
-
-
-def said(world: World) -> list[tuple[str, type]]:
-    """What is on its way: node and kind of statement."""
-    return [
-        (one.effect.node, type(say.says))
-        for one in world.underway
-        if isinstance(one.effect, Tell)
-        for say in one.effect.says
-    ]
+from tests.controller.steering.looks import (
+    LADDER,
+    LINE,
+    SQUARE,
+    begun,
+    kinds,
+    only,
+    reserved,
+    said,
+    served_serials,
+    ways,
+)
+from tests.controller.steering.world import Fate, World, network
 
 
 def test_every_node_hears_of_a_new_leader_before_anything_else() -> None:
@@ -143,133 +104,6 @@ def test_a_lost_link_moves_its_demands_at_once_and_the_old_path_drains() -> None
     world.check_settled()
 
 
-def moves(world: World, service_class: str, cut: int = 0) -> list[tuple[str, ...]]:
-    """Serve a demand over a ladder of three ways, and cut the first link of its first path, or of its backup."""
-    world.wanted("ckms-1", "ckms-4", service_class)
-    world.settle(1)
-    before = ways(world)
-    world.link(f"1-{before[cut][1]}", up=False)
-    return before
-
-
-LADDER = network(("1", "2"), ("2", "4"), ("1", "3"), ("3", "4"), ("1", "5"), ("5", "4"))
-
-
-@pytest.mark.parametrize("service_class", ["gold", "silver", "bronze"])
-@pytest.mark.parametrize("cut", [0, 1])
-def test_a_path_stays_as_it_is_when_only_the_other_one_moves(service_class: str, cut: int) -> None:
-    world = begun(World(LADDER))
-    before = moves(world, service_class, cut)
-    old, stays = set(world.entries()), f"ckms-{before[1 - cut][1]}"
-    heard = set()
-    while world.underway:
-        heard |= {node for node, _ in said(world)}
-        world.deliver(0, Fate.ANSWERED)
-        world.check()
-    assert stays not in heard, "it is told nothing"
-    assert {way[1] for way in ways(world)} == {"2", "3", "5"} - {before[cut][1]}
-    world.settle(62)
-    kept = {(name, entry) for name, entry in old if stays in (name, entry.previous)}
-    assert len(kept) == 2
-    assert kept <= set(world.entries())
-    assert len(world.entries()) == 4
-    world.check_settled()
-
-
-@pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.LOST, Fate.UNANSWERED, Fate.LATE])
-@pytest.mark.parametrize("step", range(3))
-def test_a_move_that_fails_leaves_the_path_that_stays(fate: Fate, step: int) -> None:
-    """It fails at each of its two new entries, and at the source."""
-    world = begun(World(LADDER))
-    before = moves(world, "silver")
-    stays = f"ckms-{before[1][1]}"
-    kept = {(name, entry) for name, entry in world.entries() if stays in (name, entry.previous)}
-    for _ in range(step):
-        world.deliver(0, Fate.ANSWERED)
-    world.deliver(0, fate)
-    for _ in range(200):
-        assert kept <= set(world.entries())
-        assert any(path.first.neighbour == stays for path in world.nodes["ckms-1"].paths)
-        world.check()
-        if world.underway:
-            world.deliver(0, Fate.ANSWERED)
-        world.wait(0.25)
-    assert len(ways(world)) == 2
-    world.settle(62)
-    world.check_settled()
-
-
-def test_a_demand_that_ends_while_one_of_its_paths_moves_leaves_nothing() -> None:
-    for steps in range(3):
-        world = begun(World(LADDER))
-        moves(world, "silver")
-        for _ in range(steps):
-            world.deliver(0, Fate.ANSWERED)
-        world.quarantine("ckms-4", True)
-        world.settle(3)
-        assert only(world).current is None
-        world.settle(62)
-        assert not world.entries()
-        world.check_settled()
-
-
-def test_a_path_that_a_node_lost_a_part_of_is_laid_anew_with_the_other() -> None:
-    world = begun(World(LADDER))
-    world.wanted("ckms-1", "ckms-4", "silver")
-    world.settle(1)
-    old = set(world.entries())
-    world.restart(f"ckms-{ways(world)[0][1]}", wipe=True)
-    world.settle(2)
-    world.wiped = False
-    assert len(ways(world)) == 2
-    world.settle(62)
-    assert old.isdisjoint(world.entries())
-    world.check_settled()
-
-
-def test_a_rate_that_is_policed_anew_needs_new_entries() -> None:
-    world = begun(World(LADDER))
-    world.wanted("ckms-1", "ckms-4", "gold", 10.0)
-    world.settle(1)
-    old = set(world.entries())
-    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
-    world.settle(62)
-    assert old.isdisjoint(world.entries())
-    assert {entry.limit.rate for _, entry in world.entries()} == {50.0}
-
-
-def test_no_entry_gets_older_than_a_path_however_often_the_other_one_moves() -> None:
-    world = begun(World(LADDER))
-    world.wanted("ckms-1", "ckms-4", "silver")
-    world.settle(1)
-    for _ in range(8):
-        cut = ways(world)[1][1]
-        world.link(f"1-{cut}", up=False)
-        world.settle(1)
-        world.link(f"1-{cut}", up=True)
-        world.wait(300.0)
-        world.wanted("ckms-1", "ckms-4", "silver")
-        world.settle(2)
-        oldest = min(held.remaining(world.now) for node in world.nodes.values() for held in entries_held(node))
-        assert oldest > ENTRY_LIFETIME - LIFETIME
-
-
-def entries_held(node: Ckms) -> list[Held]:
-    """The entries that do not drain."""
-    held = [node.installed.held[serial] for serial in node.serials]
-    return [one for one in held if isinstance(one.statement.says, EntryStatement)]
-
-
-def test_shares_are_all_laid_anew_when_one_of_them_moves() -> None:
-    """A node that carried one share of some keys must not come to carry another share of the same demand's."""
-    world = begun(World(LADDER))
-    moves(world, "split")
-    old = set(world.entries())
-    world.settle(62)
-    assert len(ways(world)) == 2
-    assert old.isdisjoint(world.entries())
-
-
 def test_traffic_returns_once_when_the_link_is_back() -> None:
     world = begun(World(SQUARE))
     world.wanted("ckms-1", "ckms-4", "gold")
@@ -318,77 +152,6 @@ def test_it_is_renewed_when_its_ckms_asks_and_over_when_it_does_not() -> None:
     assert not world.core.reservations.leases
 
 
-def test_paths_over_nodes_that_are_cut_off_go_on_until_they_are_heard_again() -> None:
-    """Statements at a source that hears the controller end after a quarter of an hour; entries live for days."""
-    world = begun(World(LINE))
-    world.wanted("ckms-1", "ckms-7", "silver", 20.0)
-    world.settle(1)
-    before, entries = ways(world), world.entries()
-    for name in ("ckms-3", "ckms-4"):
-        world.hush(name)
-    for rate in (20.0, 5.0, 40.0):
-        world.wait(450.0)
-        assert world.wanted("ckms-1", "ckms-7", "silver", rate).refusal is None
-        assert said(world) == [("ckms-1", Withdrawal), ("ckms-1", PathStatement)], "nobody else is told anything"
-        world.deliver(0, Fate.ANSWERED)
-        world.check()
-    assert (ways(world), world.entries()) == (before, entries)
-    (path,) = world.nodes["ckms-1"].paths
-    assert world.nodes["ckms-1"].installed.held[path.serial or 0].remaining(world.now) == 900.0
-    assert kinds(world).count(Event.PROLONGED) == 3
-    world.wanted("ckms-1", "ckms-7", "silver", 20.0)
-    world.settle(1)
-    world.wait(450.0)
-    world.wanted("ckms-1", "ckms-7", "silver", 20.0)
-    world.settle(70)
-    assert ways(world) == before
-    assert set(world.entries()).isdisjoint(entries), "laid anew once all nodes are heard"
-    world.check_settled()
-
-
-@pytest.mark.parametrize("fate", [Fate.REFUSED, Fate.LOST, Fate.UNANSWERED, Fate.LATE])
-@pytest.mark.parametrize("leads", [True, False])
-def test_paths_that_cannot_be_prolonged_at_once_stay_as_they_are(fate: Fate, leads: bool) -> None:
-    world = begun(World(LINE))
-    world.wanted("ckms-1", "ckms-7", "silver")
-    world.settle(1)
-    before, entries = ways(world), world.entries()
-    world.hush("ckms-4")
-    world.wait(450.0)
-    world.wanted("ckms-1", "ckms-7", "silver")
-    world.deliver(0, fate)
-    if leads:
-        world.lead()
-    for _ in range(40):
-        world.wait(0.5)
-        while world.underway:
-            world.deliver(0, Fate.ANSWERED)
-            world.check()
-    assert (ways(world), world.entries()) == (before, entries)
-    assert len(world.nodes["ckms-1"].paths) == 1
-    assert only(world).current is not None
-    world.settle(2)
-    world.check_settled()
-
-
-def test_paths_that_are_being_prolonged_when_nobody_wants_them_any_more_are_taken_back() -> None:
-    world = begun(World(LINE))
-    world.wanted("ckms-1", "ckms-7", "silver")
-    world.settle(1)
-    world.hush("ckms-4")
-    world.wait(450.0)
-    world.wanted("ckms-1", "ckms-7", "silver")
-    world.hush("ckms-7", dead=True)
-    world.wait(61.0)
-    world.deliver(0, Fate.ANSWERED)
-    world.wait(1.0)
-    assert not world.core.served
-    world.settle(70)
-    assert not world.entries()
-    assert not world.nodes["ckms-1"].paths
-    world.check_settled()
-
-
 def test_a_new_controller_adopts_what_is_installed_and_changes_nothing() -> None:
     world = begun(World(SQUARE))
     for service_class in ("gold", "silver", "bronze", "split"):
@@ -413,55 +176,6 @@ def test_an_old_leader_and_what_it_sent_late_are_refused() -> None:
     world.settle(1)
     assert all(world.arrive(one) is not None for one in old if isinstance(one.effect, Tell))
     world.check_settled()
-
-
-def test_nothing_is_taken_back_while_links_are_not_known_yet() -> None:
-    world = begun(World(SQUARE))
-    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
-    world.settle(1)
-    there = world.entries()
-    for name in world.nodes:
-        world.silent[name] = False
-    world.lead()
-    world.wait(40.0)
-    assert world.entries() == there
-    world.settle(1)
-    assert world.entries() == there
-
-
-def test_what_a_dead_node_had_reserved_comes_back_and_a_cut_off_one_goes_on() -> None:
-    world = begun(World(SQUARE))
-    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
-    world.settle(1)
-    world.hush("ckms-1")
-    for _ in range(30):
-        world.wait(100.0)
-        world.check()
-    assert world.core.reservations.leases
-    assert world.nodes["ckms-1"].paths
-    world.speak("ckms-1")
-    world.settle(1)
-    world.hush("ckms-1", dead=True)
-    world.wait(61.0)
-    assert not world.core.reservations.leases
-
-
-def test_nodes_that_were_cut_off_and_are_heard_again_one_by_one_move_nothing() -> None:
-    """The third way is the first that is known to work again, and is not better for that."""
-    world = begun(World(network(*((end, middle) for middle in "235" for end in "14"))))
-    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
-    world.settle(1)
-    before = ways(world)
-    (spare,) = set("235") - {middle for _, middle, _ in before}
-    taken = sorted(set("235") - {spare})
-    for name in (*taken, spare, "4"):
-        world.hush(f"ckms-{name}")
-    world.wait(20.0)
-    for name in ("4", spare, *taken):
-        world.speak(f"ckms-{name}")
-        world.settle(10)
-    assert ways(world) == before
-    assert kinds(world) == [Event.INSTALLED]
 
 
 def test_rates_that_fall_take_back_the_promise_after_a_while() -> None:
@@ -558,23 +272,6 @@ def test_gold_without_a_backup_outlives_the_controller(renewed: bool) -> None:
     assert reserved(world) == rates
     assert only(world).refusal is not None
     world.check_settled()
-
-
-def test_a_new_controller_keeps_what_is_reserved_on_links_that_it_does_not_know_yet() -> None:
-    world = begun(World(SQUARE))
-    world.wanted("ckms-1", "ckms-4", "gold", 40.0)
-    world.settle(1)
-    entries, rates, view = world.entries(), reserved(world), world.view
-    unknown = [replace(link, up=False, ab=Direction(), ba=Direction()) for link in view.links]
-    world.view = view.changed(unknown)
-    world.lead()
-    world.settle(10)
-    assert world.entries() == entries
-    world.view = view
-    world.settle(2)
-    assert world.entries() == entries
-    assert reserved(world) == rates
-    assert only(world).refusal is None
 
 
 def test_gold_goes_to_the_only_path_when_both_of_its_own_fail() -> None:

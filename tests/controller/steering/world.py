@@ -176,10 +176,15 @@ class World:
         links = [replace(link, up=link.up and down.isdisjoint((link.a, link.b))) for link in self.view.links]
         changed = [new for new, old in zip(links, self.view.links, strict=True) if new != old]
         shown = self.view.changed(changed) if changed else self.view
-        heard = (("ckms-0", "the link is up"),)
-        nodes = tuple(Disagreement(Kind.SILENT, name, () if dead else heard) for name, dead in self.silent.items())
+        nodes = tuple(Disagreement(Kind.SILENT, name, tuple(self._heard(name))) for name in self.silent)
         self.core.see(Discovery(PlannedNetwork((), ()), self.now, shown, {}, nodes), self.now)
         self.carry()
+
+    def _heard(self, silent: str) -> Iterator[tuple[str, str]]:
+        """What the neighbours of a silent node say of it that are not silent themselves."""
+        for neighbour in self.nodes[silent].neighbours:
+            if neighbour not in self.silent and not self.silent[silent]:
+                yield neighbour, "the link is up"
 
     def wanted(
         self, source: str, target: str, service_class: str, rate: float = 10.0, failed: str | None = None
