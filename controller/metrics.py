@@ -48,6 +48,11 @@ class ControllerCollector(Collector):
         yield CounterMetricFamily(
             "keyhaul_controller_telemetry_unreadable", "Values that made no sense.", telemetry.unreadable
         )
+        yield CounterMetricFamily(
+            "keyhaul_controller_missed_seconds",
+            "Time in which it had so much to do that it did not listen to nodes.",
+            self._service.listening.missed,
+        )
         ended = CounterMetricFamily(
             "keyhaul_controller_subscriptions_ended", "Subscriptions that ended, by how.", labels=("how",)
         )

@@ -17,6 +17,7 @@ from controller.exposing import Exposing
 from controller.in_force import LOOK, InForce
 from controller.installing import Node, Result
 from controller.journal import Journal
+from controller.listening import Listening
 from controller.northbound.interface import DemandAsKept, Leader
 from controller.outdated import Outdated
 from controller.overview import health, kept
@@ -88,6 +89,8 @@ class ControllerService:
         self._source = source
         self._incarnations: dict[str, str] = {}
         self._journal = Journal(database)
+        self.listening = Listening(lambda part: runtime.alarm("overloaded", part=round(part, 2)), clock=clock)
+        """The clock of what nodes tell."""
         self.outcomes: Counter[Result] = Counter()
         """What became of what was told to nodes, over all terms."""
         self._leading: asyncio.Task[None] | None = None
@@ -99,10 +102,10 @@ class ControllerService:
             urgent=self._urgent,
             joined=self._joined,
             lost=lambda _node: self.watching.look(),
-            clock=clock,
+            clock=self.listening,
             source=source,
         )
-        self.watching = Watching(self.telemetry.news, runtime.alarm, clock=clock)
+        self.watching = Watching(self.telemetry.news, runtime.alarm, clock=self.listening)
         self.leadership = Leadership(
             database, address, terms or Terms(), gained=self._gained, lost=self._lost, clock=since_boot
         )
@@ -129,6 +132,7 @@ class ControllerService:
         self._follow(self._in_force.plan.network)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self.listening.run(), name="listening")
                 group.create_task(self.watching.run(), name="discovery")
                 group.create_task(self.leadership.run(), name="lease")
                 group.create_task(self._in_force.run(), name="plan")

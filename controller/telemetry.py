@@ -86,7 +86,7 @@ class Telemetry:
         urgent: told of a node that told something to act on at once.
         joined: told of a node that has told all that there is, after each dial.
         lost: told of a node whose subscription ended.
-        clock: seconds, monotonic.
+        clock: seconds for which nodes were listened to; by it they are silent.
         source: randomness for the pauses.
         at_once: how many nodes are dialled at a time.
     """
@@ -193,7 +193,7 @@ class Telemetry:
             await turn.enter_async_context(self._dialling[followed.answers])
             followed.dialled, followed.answers = self._clock(), False
             followed.reported.begin()
-            async with aclosing(followed.client.subscribe(WANTED, silence=SILENCE)) as notices:
+            async with aclosing(followed.client.subscribe(WANTED, silence=SILENCE, clock=self._clock)) as notices:
                 async for notice in notices:
                     self._take(followed, notice)
                     if notice.synced:

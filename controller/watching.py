@@ -103,11 +103,11 @@ class Watching:
                 continue
 
     def _discover(self, planned: PlannedNetwork) -> None:
-        now = self._clock()
+        now, begin = self._clock(), time.perf_counter()
         before = self.discovery
         reports, changed = self._news()
         found = discover(planned, reports, now, before, quarantined=self._quarantined, changed=changed)
-        self.seconds = self._clock() - now
+        self.seconds = time.perf_counter() - begin
         self.discovery = found
         self._seen(found)
         self._tell(found, now)

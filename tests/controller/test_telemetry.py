@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
 
 from controller import telemetry
+from controller.listening import Listening
 from controller.reported import SAMPLE
 from controller.telemetry import NodeState, Telemetry
 from tests.controller.agents import CONTROLLER, Agent, free_address, link
@@ -188,6 +190,35 @@ async def test_a_node_that_freezes_is_given_up_and_followed_again_once_it_tells(
     await until(lambda: net.told.joined == ["ckms-1", "ckms-1"])
     await net.telemetry.close()
     await fibre.close()
+
+
+async def test_a_node_is_not_silent_for_the_time_in_which_nobody_listened(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process stands still for longer than nodes may be silent."""
+    monkeypatch.setattr(telemetry, "SILENCE", 2 * SAMPLE)
+    stood = [0.0]
+    listening = Listening(lambda _part: None, clock=lambda: time.monotonic() + stood[0])
+    own = Telemetry(
+        DOMAIN,
+        net.twins.files(CONTROLLER, crl=False),
+        urgent=net.told.urgent.append,
+        joined=net.told.joined.append,
+        lost=net.told.lost.append,
+        clock=listening,
+    )
+    marks = asyncio.create_task(listening.run())
+    try:
+        own.follow({node: agent.address for node, agent in net.agents.items()})
+        await until(lambda: len(net.told.joined) == 2)
+        stood[0] = 60.0
+        messages = own.messages
+        await until(lambda: own.messages >= messages + 6)
+        assert not net.told.lost
+        assert not own.failures
+    finally:
+        marks.cancel()
+        await own.close()
 
 
 async def test_nodes_that_answer_nothing_take_no_turn_from_those_that_do(

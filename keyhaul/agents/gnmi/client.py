@@ -8,7 +8,8 @@ agreement the connection has (`tls`). Values are left as JSON: whoever knows the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import grpc
@@ -35,6 +36,9 @@ from keyhaul.transport.tls import TlsFiles
 
 SILENCE = 5.0
 """Seconds without a message after which a target counts as frozen."""
+
+_LOOK = 0.05
+"""Seconds between two looks whether a target is silent, at least: its clock may be slower than the loop's."""
 
 _MESSAGE = 64 << 20
 _OPTIONS = (
@@ -141,7 +145,12 @@ class Client:
         return int(response.timestamp)
 
     async def subscribe(
-        self, wanted: Sequence[Wanted], *, silence: float = SILENCE, updates_only: bool = False
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        silence: float = SILENCE,
+        updates_only: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> AsyncGenerator[Notice, None]:
         """Subscribe (STREAM) and yield what comes, until the caller stops or something fails.
 
@@ -150,6 +159,7 @@ class Client:
             silence: seconds without a message after which the target counts as frozen. Something of `wanted`
                 must be told at least twice in that time.
             updates_only: leave out what is there at the beginning.
+            clock: by which silence is measured, seconds.
 
         Raises:
             ValueError: nothing is told often enough to tell a quiet target from a frozen one.
@@ -159,8 +169,9 @@ class Client:
             raise ValueError(f"nothing is sampled, without suppression, or has a heartbeat, every {silence / 2} s")
         stub = await self._dialled()
         call = stub.Subscribe()
+        watch = _Watch(silence, clock)
         try:
-            async with _watched(self, silence):
+            with watch:
                 await call.write(gnmi_pb2.SubscribeRequest(subscribe=subscription_list(wanted, updates_only)))
                 message = await call.read()
             if message is not grpc.aio.EOF:
@@ -172,7 +183,7 @@ class Client:
                     notification = message.update
                     deletes = tuple([paths.from_proto(path) for path in notification.delete])
                     yield Notice(notification.timestamp, deletes, updates(notification))
-                async with _watched(self, silence):
+                with watch:
                     message = await call.read()
             code, details = await call.code(), await call.details()
             if code is not grpc.StatusCode.OK:
@@ -183,10 +194,11 @@ class Client:
         except asyncio.CancelledError:
             self._raise_if_closed()
             raise
-        except Silent:
+        except TimeoutError:
             await self.close()
-            raise
+            raise Silent(f"{self.peer}: nothing came for {silence} s") from None
         finally:
+            watch.end()
             call.cancel()
 
     async def _call(self, rpc: str, request: Any, deadline: float) -> Any:
@@ -237,24 +249,40 @@ class Client:
         return RefusedByTarget(message, Code(number) if number in frozenset(Code) else None)
 
 
-class _watched:  # noqa: N801
-    """Turns too long a wait into `Silent`."""
+class _Watch:
+    """Turns too long a wait into `TimeoutError`. One timer serves all waits of a subscription."""
 
-    __slots__ = ("_client", "_silence", "_timeout")
-
-    def __init__(self, client: Client, silence: float) -> None:
-        self._client = client
+    def __init__(self, silence: float, clock: Callable[[], float]) -> None:
         self._silence = silence
-        self._timeout = asyncio.timeout(silence)
+        self._clock = clock
+        self._task: asyncio.Task[Any] | None = None
+        """Who waits."""
+        self._since = 0.0
+        self._cancels = 0
+        self._expired = False
+        self._timer = asyncio.get_running_loop().call_later(silence, self._look)
 
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
+    def end(self) -> None:
+        """There will be no more waits."""
+        self._timer.cancel()
 
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise Silent(f"{self._client.peer}: nothing came for {self._silence} s") from None
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._cancels, self._since = self._task.cancelling(), self._clock()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        task, self._task = self._task, None
+        if self._expired and task is not None and task.uncancel() <= self._cancels and kind is asyncio.CancelledError:
+            raise TimeoutError from None
+
+    def _look(self) -> None:
+        left = self._silence if self._task is None else self._since + self._silence - self._clock()
+        if self._task is not None and left <= 0:
+            self._expired = True
+            self._task.cancel()
+            return
+        self._timer = asyncio.get_running_loop().call_later(max(left, _LOOK), self._look)
 
 
 def _put(place: str, value: Any) -> Any:
