@@ -57,6 +57,26 @@ class Held:
     """It is to be withdrawn; and how long what is on its way may still use it, seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A bundle is in force."""
+
+    node: str
+    bundle: Bundle
+    serials: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How what a node has differs from what was believed."""
+
+    node: str
+    lost: tuple[Held, ...]
+    """What it does not have."""
+    settled: tuple[Held, ...]
+    """What it has, though that was not sure."""
+
+
 @dataclass(slots=True)
 class Sent:
     """What was said last, and is not answered yet."""

@@ -9,7 +9,7 @@ from itertools import count
 
 from controller.admission.admit import Admission
 from controller.admission.classes import CLASSES
-from controller.steering.conversation import Bundle, Held
+from controller.steering.conversation import Bundle, Held, Placed
 from controller.steering.detours import Detour
 from controller.steering.effects import Confirm, Effect
 from controller.steering.events import Event
@@ -21,7 +21,7 @@ from controller.steering.retiring import Retiring
 from controller.steering.roll import Roll
 from controller.steering.routes import ENTRY_LIFETIME, LIFETIME, Generation, Lane, Routes, policed, routes_of
 from controller.steering.served import Served
-from controller.steering.talks import DRAIN, Placed, Talks
+from controller.steering.talks import DRAIN, Talks
 from keyhaul.agents.statements import PathStatement
 from keyhaul.randomness import Source
 

@@ -11,7 +11,7 @@ from controller.admission.classes import CLASSES
 from controller.admission.refusal import Reason, Refusal
 from controller.admission.reoptimise import Verdict, stands
 from controller.paths.compute import Path
-from controller.steering.conversation import Held
+from controller.steering.conversation import Held, Placed
 from controller.steering.detours import Detour, detours
 from controller.steering.events import Event
 from controller.steering.installation import Installation
@@ -21,7 +21,7 @@ from controller.steering.planning import along, choose, is_forbidden
 from controller.steering.reserving import Reserving
 from controller.steering.roll import Roll
 from controller.steering.served import Served
-from controller.steering.talks import Placed, Talks
+from controller.steering.talks import Talks
 
 ATTEMPTS = 3
 """Layings that may fail before the next waits for a pause."""

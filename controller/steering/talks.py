@@ -13,13 +13,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count, islice
 
-from controller.steering.conversation import FIRST_PAUSE, Bundle, Conversation, Held, Phase, Sent, compared, packed
+from controller.steering.conversation import (
+    FIRST_PAUSE,
+    Bundle,
+    Conversation,
+    Held,
+    Phase,
+    Placed,
+    Reading,
+    Sent,
+    compared,
+    packed,
+)
 from controller.steering.effects import Effect, Forget, InForce, Note, Read, Recorded, Say, Tell
 from controller.steering.events import Event
 from controller.steering.routes import ENTRY_LIFETIME, LIFETIME
+from controller.steering.turns import Turns
 from keyhaul.agents.statements import EntryStatement, StatementRefusal, Withdrawal
 
 DRAIN = 60.0
@@ -27,26 +39,6 @@ DRAIN = 60.0
 
 LONGEST_PAUSE = 15.0
 """Seconds before a node that did not answer is tried again; they double up to that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A bundle is in force."""
-
-    node: str
-    bundle: Bundle
-    serials: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How what a node has differs from what was believed."""
-
-    node: str
-    lost: tuple[Held, ...]
-    """What it does not have."""
-    settled: tuple[Held, ...]
-    """What it has, though that was not sure."""
 
 
 class Talks:
@@ -60,6 +52,7 @@ class Talks:
         self._emit = emit
         self._talks: dict[str, Conversation] = {}
         self._busy: dict[int, Conversation] = {}
+        self._turns = Turns()
         self._numbers = count(1)
         self._leading = False
 
@@ -80,6 +73,7 @@ class Talks:
         for node, talk in self._talks.items():
             phase = Phase.DOUBTED if talk.incarnation else Phase.AWAY
             self._talks[node] = Conversation(node, phase, talk.incarnation)
+        self._turns.restart(self._talks.values())
 
     def appeared(self, node: str, incarnation: str, now: float) -> None:
         """A node's process can be talked to."""
@@ -103,6 +97,7 @@ class Talks:
         if talk is not None:
             if talk.busy is not None:
                 del self._busy[talk.busy]
+            self._turns.gone(talk)
             self._forget(talk.held)
 
     def is_ready(self, node: str) -> bool:
@@ -222,6 +217,7 @@ class Talks:
         lost, settled, unknown = compared(talk, in_force, now)
         self._forget([held.serial for held in lost])
         talk.ending |= dict.fromkeys(unknown, DRAIN)
+        self._turns.greeted(talk)
         talk.phase, talk.pause = Phase.READY, FIRST_PAUSE
         if unknown:
             self._emit(Note(Event.UNKNOWN, talk.node, {"statements": len(unknown)}))
@@ -240,9 +236,8 @@ class Talks:
         """Say what can be said now."""
         if not self._leading:
             return
-        for talk in self._talks.values():
-            if talk.busy is None and now >= talk.retry_at:
-                self._go_on(talk)
+        for talk in self._turns.due(now):
+            self._go_on(talk)
 
     def _go_on(self, talk: Conversation) -> None:
         match talk.phase:
@@ -267,9 +262,11 @@ class Talks:
         if talk is None:
             return None, Sent()
         sent, talk.busy, talk.sent = talk.sent or Sent(), None, None
+        self._turns.stir(talk)
         return talk, sent
 
     def _doubt(self, talk: Conversation, now: float, **facts: str) -> None:
+        self._turns.greeted(talk)
         talk.phase = Phase.DOUBTED
         talk.retry_at = now + talk.pause
         talk.pause = min(LONGEST_PAUSE, 2 * talk.pause)
@@ -293,7 +290,9 @@ class Talks:
             self._emit(Forget(known))
 
     def _talk(self, node: str) -> Conversation:
-        return self._talks.setdefault(node, Conversation(node))
+        talk = self._talks.setdefault(node, Conversation(node))
+        self._turns.stir(talk)
+        return talk
 
 
 _OF_ONE = (StatementRefusal.UNFIT, StatementRefusal.TOO_MANY, StatementRefusal.MALFORMED, StatementRefusal.UNKNOWN)

@@ -7,6 +7,7 @@ and origin `module` with either, the first step of a path in memory is always `m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pygnmi.spec.v080 import gnmi_pb2
@@ -88,8 +89,20 @@ def text(path: Path) -> str:
 
 
 def from_proto(message: Any) -> Path:
-    """Read a path as it stands, without a schema; what a client does with answers."""
-    return tuple([Step(elem.name, tuple(sorted(elem.key.items())) if elem.key else ()) for elem in message.elem])
+    """Read a path as it stands, without a schema; what a client does with answers: those that come often are kept."""
+    encoded = message.SerializeToString()
+    return _kept(encoded) if len(encoded) <= _LONGEST_KEPT else _read(encoded)
+
+
+def _read(encoded: bytes) -> Path:
+    elems = gnmi_pb2.Path.FromString(encoded).elem
+    return tuple([Step(elem.name, tuple(sorted(elem.key.items())) if elem.key else ()) for elem in elems])
+
+
+_LONGEST_KEPT = 256
+"""Bytes of a path that is kept: no peer makes much be kept."""
+
+_kept = lru_cache(maxsize=65_536)(_read)
 
 
 def to_proto(path: Path, origin: str = "", target: str = "") -> Any:
