@@ -38,6 +38,9 @@ SET_DEADLINE = 3.0
 READ_DEADLINE = 5.0
 """Seconds for a CKMS to tell what holds."""
 
+GUARD = 5.0
+"""Seconds after a deadline in which gRPC must have said so; an answer that came in time may be seen as late as that."""
+
 _FORWARDING = f"/{TOP}/forwarding"
 _READ = (
     f"/{TOP}/incarnation",
@@ -160,13 +163,15 @@ async def send(node: Node | None, signed: Signed, *, deadline: float = SET_DEADL
         for serial, one in signed.statements.items()
     }
     try:
-        async with asyncio.timeout(deadline + 0.5):
+        async with asyncio.timeout(deadline + GUARD):
             await node.set(deadline=deadline, update=update)
     except RefusedByTarget as error:
         return Outcome(Result.REFUSED, str(error), _refusal(error))
     except TlsUnusable as error:
         return Outcome(Result.NOT_SENT, str(error))
-    except (TargetError, TimeoutError) as error:
+    except TimeoutError:
+        return Outcome(Result.UNKNOWN, f"{signed.tell.node}: no answer in time")
+    except TargetError as error:
         return Outcome(Result.UNKNOWN, str(error))
     return Outcome(Result.CONFIRMED)
 
@@ -205,7 +210,7 @@ async def read(node: Node, *, deadline: float = READ_DEADLINE) -> ReadBack:
         TargetError: it could not be asked, or its answer makes no sense.
     """
     try:
-        async with asyncio.timeout(deadline + 0.5):
+        async with asyncio.timeout(deadline + GUARD):
             incarnation, epoch, serial, entries, paths = await node.get(_READ, deadline=deadline)
         rows = [_ROW.decode(update.value) for update in (*entries, *paths)]
         return ReadBack(

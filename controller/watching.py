@@ -26,7 +26,10 @@ APART = 0.02
 """Seconds between two discoveries at least."""
 
 SETTLING = 15.0
-"""Seconds after the start, or after a node was planned, in which its silence is no alarm."""
+"""Seconds after the start, or after a node was planned, in which its silence is no alarm;"""
+
+SETTLING_A_NODE = 0.03
+"""and as many more for each planned node."""
 
 STANDING = 3.0
 """Seconds for which something must disagree before it is an alarm: the two ends are not asked at the same moment."""
@@ -124,8 +127,9 @@ class Watching:
                 self._alarm("topology-disagrees", subject=one.subject, kind=one.kind.value, said=dict(one.said))
 
     def _due(self, present: Mapping[Disagreement, float], now: float) -> Iterator[Disagreement]:
+        settling = SETTLING + SETTLING_A_NODE * len(self._planned_at)
         for one, since in present.items():
-            settled = now - self._planned_at.get(one.subject, now - SETTLING) >= SETTLING
+            settled = now - self._planned_at.get(one.subject, now - settling) >= settling
             if one not in self._told and now - since >= STANDING and settled:
                 yield one
 
