@@ -54,8 +54,8 @@ class Order(msgspec.Struct):
     seed: int
     verify: bool
     """Whether signatures of statements are verified."""
-    pace: int = 1
-    """How many times more seldom nodes tell than they are asked to."""
+    look: float = 1.0
+    """Seconds between two looks of a node for changes: thousands share a process."""
 
 
 class Command(msgspec.Struct, tag=True):
@@ -124,7 +124,7 @@ class Simulation:
                 ends[node.id],
                 keys,
                 verify=order.verify,
-                pace=order.pace,
+                look=order.look,
                 accepted=self._accepted,
             )
             for node in order.nodes

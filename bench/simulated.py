@@ -31,8 +31,7 @@ from services.ckms.forwarding import Entry, ForwardingTable, Path
 from services.ckms.installed import Installed
 
 SCHEMA = Schema([ckms.MODULE])
-LIMITS = Limits(look=1.0, fresh=0.5, revalidate=60.0)
-"""A thousand nodes share a process: what changes is told at once, because it is the simulation that changes it."""
+REVALIDATE = 60.0
 
 HARD_LIMIT = 1e6
 _STATEMENT = msgspec.json.Decoder(Statement)
@@ -48,34 +47,6 @@ class Place:
     files: TlsFiles
 
 
-class _Paced:
-    """The context of an RPC whose subscriptions tell so many times more seldom than they are asked to."""
-
-    def __init__(self, context: Any, pace: int) -> None:
-        self._context = context
-        self._pace = pace
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    async def read(self) -> Any:
-        """What the client says next."""
-        request = await self._context.read()
-        if request is not grpc.aio.EOF:
-            for asked in request.subscribe.subscription:
-                asked.sample_interval *= self._pace
-                asked.heartbeat_interval *= self._pace
-        return request
-
-
-class _PacedTarget(Target):
-    pace = 1
-
-    async def Subscribe(self, requests: Any, context: Any) -> None:  # noqa: N802
-        """As any target does."""
-        await super().Subscribe(requests, _Paced(context, self.pace))
-
-
 class SimulatedNode:
     """One CKMS.
 
@@ -84,7 +55,7 @@ class SimulatedNode:
         links: of this node, by neighbour.
         keys: the pinned statement keys.
         verify: whether signatures of statements are verified.
-        pace: how many times more seldom it tells than it is asked to.
+        look: seconds between two looks for changes; links that go or come are told at once.
         accepted: told of each Set that took effect, with the number of its statements.
     """
 
@@ -95,7 +66,7 @@ class SimulatedNode:
         keys: list[MLDSA65PublicKey],
         *,
         verify: bool,
-        pace: int = 1,
+        look: float,
         accepted: Callable[[SimulatedNode, int], None],
     ) -> None:
         self.place = place
@@ -104,7 +75,7 @@ class SimulatedNode:
         self.table = ForwardingTable(place.node, links, delivers=True)
         self._installed = Installed(place.node, self.incarnation, keys, self.table, hard_limit=HARD_LIMIT)
         self._verify = verify
-        self._pace = pace
+        self._limits = Limits(look=look, fresh=look / 2, revalidate=REVALIDATE)
         self._accepted = accepted
         self._told = -1
         self._tree = DataTree(
@@ -122,9 +93,8 @@ class SimulatedNode:
         """Serve."""
         place = self.place
         self._tree.refresh()
-        target = _PacedTarget(self._tree, Peers(place.files, place.domain), limits=LIMITS)
-        target.pace = self._pace
-        self._server = await serve(target, place.address, place.files, LIMITS)
+        target = Target(self._tree, Peers(place.files, place.domain), limits=self._limits)
+        self._server = await serve(target, place.address, place.files, self._limits)
 
     async def stop(self) -> None:
         """Serve no more, at once."""

@@ -217,7 +217,7 @@ class Laid:
         self._node_key = generate_private_key(SECP256R1())
         self._write("nodes-key.pem", private_pem(self._node_key))
 
-    def orders(self, net: Net, processes: int, *, verify: bool, pace: int) -> list[Order]:
+    def orders(self, net: Net, processes: int, *, verify: bool, look: float) -> list[Order]:
         """What each of some processes simulates."""
         ids = [node for node, _ in net.nodes]
         begin = time.monotonic()
@@ -236,7 +236,7 @@ class Laid:
                     begin,
                     SEED,
                     verify,
-                    pace,
+                    look,
                 )
             )
         return orders
@@ -281,21 +281,21 @@ class Laid:
 
 
 @contextlib.asynccontextmanager
-async def steered(net: Net, processes: int = 1, *, verify: bool = True, pace: int = 1) -> AsyncIterator[Steered]:
+async def steered(net: Net, processes: int = 1, *, verify: bool = True, look: float = 1.0) -> AsyncIterator[Steered]:
     """Run a controller over the simulated nodes of a network; stop all at the end.
 
     Args:
         net: the network.
         processes: in which its nodes are simulated.
         verify: whether the nodes verify signatures of statements.
-        pace: how many times more seldom nodes tell than they are asked to.
+        look: seconds between two looks of a node for changes.
     """
     warnings_alone()
     directory = Path(tempfile.mkdtemp(prefix="kh-", dir="/tmp"))
     agents = Agents()
     try:
         laid = Laid(directory, net)
-        await agents.start(laid.orders(net, processes, verify=verify, pace=pace))
+        await agents.start(laid.orders(net, processes, verify=verify, look=look))
         began = time.monotonic()
         controller = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "keyhaul.command.main", "serve", "controller"),

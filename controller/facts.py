@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-FRESH = 5.0
-"""Seconds for which a fact holds; then it is unknown."""
+from controller.rhythm import SILENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +78,7 @@ class NodeReport:
     """Random, of its process."""
     links: Mapping[str, Received] = field(default_factory=dict)
     """By neighbour; what the node no longer has is not in it."""
+    fresh: float = SILENCE
+    """Seconds for which what it tells holds; then it is unknown."""
     unreadable: bool = False
     """Whether some of what it told since it was dialled last cannot be read."""

@@ -12,31 +12,28 @@ from typing import Annotated
 import msgspec
 
 from controller.facts import LinkFacts, NodeReport, PoolFacts, Received
+from controller.rhythm import Rhythm
 from keyhaul.agents.gnmi.models.ckms import NAME, TOP
 from keyhaul.agents.gnmi.notices import Notice, Update, Wanted
 from keyhaul.agents.gnmi.paths import Path, Step
 
-SAMPLE = 1.0
-"""Seconds between two samples of all links."""
-
-HEARTBEAT = 2.0
-"""Seconds after which a node that has no links says that it is there."""
-
 MAXIMUM_LINKS = 1_024
 """Of one node; more are passed over."""
 
-WANTED = (
-    Wanted(f"/{TOP}/service-id", heartbeat=HEARTBEAT),
-    Wanted(f"/{TOP}/version"),
-    Wanted(f"/{TOP}/incarnation"),
-    Wanted(f"/{TOP}/links/link[neighbour=*]", sample=SAMPLE),
-    # Below the object they are told by themselves, as soon as they change.
-    Wanted(f"/{TOP}/links/link[neighbour=*]/up"),
-    Wanted(f"/{TOP}/links/link[neighbour=*]/enabled"),
-)
-"""What is subscribed to."""
-
 _Name = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+def wanted(rhythm: Rhythm) -> tuple[Wanted, ...]:
+    """What is subscribed to."""
+    return (
+        Wanted(f"/{TOP}/service-id", heartbeat=rhythm.heartbeat),
+        Wanted(f"/{TOP}/version"),
+        Wanted(f"/{TOP}/incarnation"),
+        Wanted(f"/{TOP}/links/link[neighbour=*]", sample=rhythm.sample),
+        # Below the object they are told by themselves, as soon as they change.
+        Wanted(f"/{TOP}/links/link[neighbour=*]/up"),
+        Wanted(f"/{TOP}/links/link[neighbour=*]/enabled"),
+    )
 
 
 def qualified(member: str) -> str:
@@ -91,6 +88,7 @@ class Reported:
         self.unreadable = 0
         """Values that were passed over."""
         self._at = float("-inf")
+        self._fresh = Rhythm().silence
         self._facts = dict.fromkeys(_OF_NODE.values(), "")
         self._links: dict[str, Received] = {}
         self._stale: set[str] = set()
@@ -99,10 +97,12 @@ class Reported:
     @property
     def report(self) -> NodeReport:
         """What it comes to. It does not change."""
-        return NodeReport(self.node, self._at, links=dict(self._links), unreadable=not self._readable, **self._facts)
+        links, unreadable = dict(self._links), not self._readable
+        return NodeReport(self.node, self._at, links=links, fresh=self._fresh, unreadable=unreadable, **self._facts)
 
-    def begin(self) -> None:
+    def begin(self, rhythm: Rhythm) -> None:
         """A new subscription begins: what it does not tell until it is in step is not there any more."""
+        self._fresh = rhythm.silence
         self._stale = set(self._links)
         self._readable = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 
 from controller.belief import Disagreement, Kind
-from controller.facts import FRESH, LinkFacts, NodeReport
+from controller.facts import LinkFacts, NodeReport
 from controller.planned import PlannedNetwork
 
 STRAYS = 8
@@ -34,19 +34,19 @@ class Places:
 
 def is_fresh(report: NodeReport | None, now: float) -> bool:
     """Whether a node has told anything of late."""
-    return report is not None and now - report.at <= FRESH
+    return report is not None and now - report.at <= report.fresh
 
 
 def is_trusted(report: NodeReport | None, now: float) -> bool:
     """Whether a node tells of itself, afresh and by its own name."""
-    return report is not None and now - report.at <= FRESH and report.service_id in ("", report.node)
+    return report is not None and now - report.at <= report.fresh and report.service_id in ("", report.node)
 
 
 def aged(places: Places, reports: Mapping[str, NodeReport], before: float, now: float) -> Iterator[str]:
     """The planned nodes that were fresh and are not any more."""
     for node in places.number:
         report = reports.get(node)
-        if report is not None and now - report.at > FRESH >= before - report.at:
+        if report is not None and now - report.at > report.fresh >= before - report.at:
             yield node
 
 
@@ -93,8 +93,11 @@ def _of(node: str, places: Places, reports: Mapping[str, NodeReport], now: float
         yield Disagreement(Kind.NONSENSE, node, ((node, "what cannot be read"),))
     if report.links.keys() <= pairs:
         return
-    fresh = ((neighbour, received.facts) for neighbour, received in report.links.items() if now - received.at <= FRESH)
-    strays = [facts for neighbour, facts in fresh if neighbour not in pairs]
+    strays = [
+        received.facts
+        for neighbour, received in report.links.items()
+        if neighbour not in pairs and now - received.at <= report.fresh
+    ]
     for facts in strays[:STRAYS]:
         yield _stray(node, facts, places.links)
     if len(strays) > STRAYS:
@@ -108,7 +111,7 @@ def _heard(silent: str, places: Places, reports: Mapping[str, NodeReport], now: 
         if report is None or not is_trusted(report, now):
             continue
         received = report.links.get(silent)
-        if received is not None and now - received.at <= FRESH and received.facts.up:
+        if received is not None and now - received.at <= report.fresh and received.facts.up:
             yield neighbour, "the link is up"
 
 

@@ -1,7 +1,7 @@
 """Telemetry: a subscription at every planned CKMS, dialled again when it ends, and what each has told so far.
 
 Nodes that are lost together are not dialled again together: pauses grow and are drawn at random. A node that falls
-silent is given up after `SILENCE` seconds and its facts age (`controller.facts.FRESH`): silence is never good news.
+silent is given up and its facts age (`controller.rhythm`): silence is never good news.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from enum import StrEnum
 import structlog
 
 from controller.facts import NodeReport
-from controller.reported import WANTED, Reported
-from keyhaul.agents.gnmi.client import SILENCE, Client
+from controller.reported import Reported, wanted
+from controller.rhythm import Rhythm
+from keyhaul.agents.gnmi.client import Client
 from keyhaul.agents.gnmi.failures import Silent, TargetError, Unprotected
 from keyhaul.agents.gnmi.notices import Notice
 from keyhaul.identity.names import ServiceName
@@ -89,6 +90,7 @@ class Telemetry:
         clock: seconds for which nodes were listened to; by it they are silent.
         source: randomness for the pauses.
         at_once: how many nodes are dialled at a time.
+        rhythm: how often so many nodes are asked to tell.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Telemetry:
         clock: Callable[[], float] = time.monotonic,
         source: Source = random_bytes,
         at_once: int = DIALLED_AT_ONCE,
+        rhythm: Callable[[int], Rhythm] = Rhythm.of,
     ) -> None:
         self._domain = domain
         self._files = files
@@ -109,6 +112,7 @@ class Telemetry:
         self._joined = joined
         self._lost = lost
         self._clock = clock
+        self._rhythm = rhythm
         self._source = source
         self._nodes: dict[str, Followed] = {}
         self._reports: dict[str, NodeReport] = {}
@@ -192,8 +196,10 @@ class Telemetry:
         async with AsyncExitStack() as turn:
             await turn.enter_async_context(self._dialling[followed.answers])
             followed.dialled, followed.answers = self._clock(), False
-            followed.reported.begin()
-            async with aclosing(followed.client.subscribe(WANTED, silence=SILENCE, clock=self._clock)) as notices:
+            rhythm = self._rhythm(len(self._nodes))
+            followed.reported.begin(rhythm)
+            subscription = followed.client.subscribe(wanted(rhythm), silence=rhythm.silence, clock=self._clock)
+            async with aclosing(subscription) as notices:
                 async for notice in notices:
                     self._take(followed, notice)
                     if notice.synced:

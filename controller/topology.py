@@ -22,7 +22,7 @@ from itertools import chain
 from math import expm1
 
 from controller.belief import Belief, Disagreement, Flow, Kind, believe, propagation
-from controller.facts import FRESH, LinkFacts, NodeReport
+from controller.facts import LinkFacts, NodeReport, Received
 from controller.planned import PlannedLink, PlannedNetwork, PlannedNode
 from controller.reporters import Places, Wrong, aged, amended, is_trusted, wrong
 from controller.view import Direction, Link, NetworkView, Node
@@ -232,10 +232,10 @@ def _weigh(
     if a is None or b is None or not (is_trusted(a, now) and is_trusted(b, now)):
         return LinkState.UNKNOWN, Belief(latency_s=propagation(plan)), (), _NEVER, None
     first, second = a.links.get(plan.b), b.links.get(plan.a)
-    oldest = min(one.at for one in (a, b, first, second) if one is not None)
-    if not now - oldest <= FRESH:
+    left = min(_left(a, first, now), _left(b, second, now))
+    if not left >= 0:
         return LinkState.UNKNOWN, Belief(latency_s=propagation(plan)), (), _NEVER, None
-    until = oldest + FRESH - _ROUNDING
+    until = now + left - _ROUNDING
     if first is None or second is None:
         nothing = Belief(latency_s=propagation(plan))
         if first is None and second is None:
@@ -250,6 +250,11 @@ def _weigh(
     belief, disagreements = believe(plan, *told)
     state = LinkState.DISAGREEING if disagreements else LinkState.FOUND
     return state, belief, tuple(disagreements), until, told
+
+
+def _left(report: NodeReport, end: Received | None, now: float) -> float:
+    """Seconds for which what a node told of one end of a link holds yet; negative: it does not."""
+    return report.fresh - (now - (report.at if end is None else min(report.at, end.at)))
 
 
 def _link(plan: PlannedLink, finding: LinkFinding) -> Link:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from controller.facts import PoolFacts
-from controller.reported import MAXIMUM_LINKS, Reported
+from controller.reported import MAXIMUM_LINKS, Reported, wanted
+from controller.rhythm import SAMPLE, SAMPLES_A_SECOND, SILENCE, Rhythm
 from keyhaul.agents.gnmi.models.ckms import NAME, TOP
-from keyhaul.agents.gnmi.notices import Notice, Update
+from keyhaul.agents.gnmi.notices import Notice, Update, period
 from keyhaul.agents.gnmi.paths import parse
 
 LINKS = f"/{TOP}/links"
@@ -106,7 +107,7 @@ def test_what_a_new_subscription_does_not_tell_is_gone_once_it_is_in_step() -> N
     reported = Reported("ckms-8")
     for neighbour in ("ckms-9", "ckms-10"):
         reported.take(told(place(neighbour), WHOLE), 1.0)
-    reported.begin()
+    reported.begin(Rhythm())
     reported.take(told(place("ckms-10"), WHOLE), 2.0)
     assert set(reported.report.links) == {"ckms-9", "ckms-10"}
     assert reported.take(SYNC, 2.0)
@@ -142,7 +143,7 @@ def test_bytes_that_are_no_json_are_counted() -> None:
         reported.take(Notice(1, (), (Update(parse(place()), value),)), 1.0)
     assert reported.unreadable == 3
     assert reported.report.unreadable
-    reported.begin()
+    reported.begin(Rhythm())
     reported.take(told(place(), WHOLE), 2.0)
     assert not reported.report.unreadable
 
@@ -161,3 +162,19 @@ def test_a_report_does_not_change_any_more() -> None:
     report = reported.report
     reported.take(gone(place()), 2.0)
     assert set(report.links) == {"ckms-9"}
+
+
+def test_many_nodes_are_asked_more_seldom_and_may_be_silent_for_longer() -> None:
+    assert Rhythm.of(2) == Rhythm.of(SAMPLES_A_SECOND) == Rhythm(SAMPLE, SILENCE)
+    for nodes in (1, 500, 1_001, 2_500, 10_000, 1_000_000):
+        rhythm = Rhythm.of(nodes)
+        assert nodes <= SAMPLES_A_SECOND * rhythm.sample * 1.001
+        assert max(period(one) for one in wanted(rhythm)[:1]) <= rhythm.silence / 2, "one with no links is heard twice"
+        assert 2 * rhythm.sample <= rhythm.silence
+
+
+def test_what_is_told_holds_for_as_long_as_its_node_may_be_silent() -> None:
+    reported = Reported("ckms-8")
+    assert reported.report.fresh == SILENCE
+    reported.begin(Rhythm.of(10_000))
+    assert reported.report.fresh == Rhythm.of(10_000).silence > SILENCE

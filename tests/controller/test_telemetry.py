@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from controller import telemetry
 from controller.listening import Listening
-from controller.reported import SAMPLE
+from controller.rhythm import SAMPLE, Rhythm
 from controller.telemetry import NodeState, Telemetry
 from tests.controller.agents import CONTROLLER, Agent, free_address, link
 from tests.keyhaul.agents.gnmi.pki import DOMAIN, Twins
@@ -40,6 +41,23 @@ class Net:
         self.telemetry.follow({node: agent.address for node, agent in self.agents.items()})
 
 
+def following(twins: Twins, told: Told, **more: Any) -> Telemetry:
+    """Telemetry that tells what it is told."""
+    return Telemetry(
+        DOMAIN,
+        twins.files(CONTROLLER, crl=False),
+        urgent=told.urgent.append,
+        joined=told.joined.append,
+        lost=told.lost.append,
+        **more,
+    )
+
+
+def quick(_nodes: int) -> Rhythm:
+    """Nodes are given up soon."""
+    return Rhythm(SAMPLE, 2 * SAMPLE)
+
+
 @pytest.fixture
 async def net(twins: Twins, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Net]:
     monkeypatch.setattr(telemetry, "FIRST_PAUSE", 0.02)
@@ -51,18 +69,11 @@ async def net(twins: Twins, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ne
     }
     for agent in agents.values():
         await agent.start()
-    own = Telemetry(
-        DOMAIN,
-        twins.files(CONTROLLER, crl=False),
-        urgent=told.urgent.append,
-        joined=told.joined.append,
-        lost=told.lost.append,
-    )
-    net = Net(twins, agents, own, told)
+    net = Net(twins, agents, following(twins, told), told)
     try:
         yield net
     finally:
-        await own.close()
+        await net.telemetry.close()
         for agent in agents.values():
             await agent.stop()
 
@@ -175,38 +186,26 @@ class Fibre:
             sink.close()
 
 
-async def test_a_node_that_freezes_is_given_up_and_followed_again_once_it_tells(
-    net: Net, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(telemetry, "SILENCE", 2.0)
+async def test_a_node_that_freezes_is_given_up_and_followed_again_once_it_tells(net: Net) -> None:
     fibre = Fibre(net.agents["ckms-1"].address)
     await fibre.start()
-    net.telemetry.follow({"ckms-1": fibre.address})
+    own = following(net.twins, net.told, rhythm=quick)
+    own.follow({"ckms-1": fibre.address})
     await until(lambda: net.told.joined == ["ckms-1"])
     fibre.flows.clear()
     await until(lambda: net.told.lost == ["ckms-1"])
-    assert net.telemetry.failures == {"silent": 1}
+    assert own.failures == {"silent": 1}
     fibre.flows.set()
     await until(lambda: net.told.joined == ["ckms-1", "ckms-1"])
-    await net.telemetry.close()
+    await own.close()
     await fibre.close()
 
 
-async def test_a_node_is_not_silent_for_the_time_in_which_nobody_listened(
-    net: Net, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_node_is_not_silent_for_the_time_in_which_nobody_listened(net: Net) -> None:
     """The process stands still for longer than nodes may be silent."""
-    monkeypatch.setattr(telemetry, "SILENCE", 2 * SAMPLE)
     stood = [0.0]
     listening = Listening(lambda _part: None, clock=lambda: time.monotonic() + stood[0])
-    own = Telemetry(
-        DOMAIN,
-        net.twins.files(CONTROLLER, crl=False),
-        urgent=net.told.urgent.append,
-        joined=net.told.joined.append,
-        lost=net.told.lost.append,
-        clock=listening,
-    )
+    own = following(net.twins, net.told, clock=listening, rhythm=quick)
     marks = asyncio.create_task(listening.run())
     try:
         own.follow({node: agent.address for node, agent in net.agents.items()})
@@ -221,19 +220,9 @@ async def test_a_node_is_not_silent_for_the_time_in_which_nobody_listened(
         await own.close()
 
 
-async def test_nodes_that_answer_nothing_take_no_turn_from_those_that_do(
-    net: Net, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nodes_that_answer_nothing_take_no_turn_from_those_that_do(net: Net) -> None:
     """However few are dialled at once: one listens and never says a word, and is dialled again and again."""
-    monkeypatch.setattr(telemetry, "SILENCE", 2 * SAMPLE)
-    own = Telemetry(
-        DOMAIN,
-        net.twins.files(CONTROLLER, crl=False),
-        urgent=net.told.urgent.append,
-        joined=net.told.joined.append,
-        lost=net.told.lost.append,
-        at_once=1,
-    )
+    own = following(net.twins, net.told, at_once=1, rhythm=quick)
     heard: list[asyncio.StreamWriter] = []
     host, port = free_address().rsplit(":", 1)
     mute = await asyncio.start_server(lambda _reader, writer: heard.append(writer), host, int(port))

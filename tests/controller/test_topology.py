@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.belief import BOUND, Kind
-from controller.facts import FRESH, LinkFacts, NodeReport, PoolFacts, Received
+from controller.facts import LinkFacts, NodeReport, PoolFacts, Received
 from controller.planned import MalformedPlan, PlannedLink, PlannedNetwork, PlannedNode
 from controller.reporters import STRAYS
+from controller.rhythm import SILENCE
 from controller.topology import LOOK, Discovery, LinkFinding, LinkState, discover
 from controller.view import Direction, Link
 
@@ -157,7 +158,7 @@ def test_rates_that_differ_less_than_twofold_do_not_disagree_and_the_less_is_bel
     assert found.view.link("8-9").ab.rate == 4_600
 
 
-@pytest.mark.parametrize(("age", "up"), [(0.0, True), (FRESH, True), (FRESH + 0.01, False)])
+@pytest.mark.parametrize(("age", "up"), [(0.0, True), (SILENCE, True), (SILENCE + 0.01, False)])
 def test_a_silent_node_is_not_a_fine_node(age: float, up: bool) -> None:
     told = reports(100)
     told["ckms-9"] = report("ckms-9", 100 - age, replace(END, neighbour="ckms-8"))
@@ -172,6 +173,18 @@ def test_a_node_that_talks_but_not_of_a_link_makes_the_link_unknown() -> None:
     told = reports(100)
     told["ckms-9"] = replace(told["ckms-9"], links={"ckms-8": Received(replace(END, neighbour="ckms-8"), 90)})
     assert discover(PLAN, told, 100).links["8-9"].state == LinkState.UNKNOWN
+
+
+def test_how_long_facts_hold_is_for_each_end_to_say() -> None:
+    """Nodes of a large network are asked more seldom."""
+    told = {node: replace(one, fresh=20.0) for node, one in reports(100).items()}
+    assert discover(PLAN, told, 120).view.link("8-9").up
+    assert not discover(PLAN, told, 120.1).view.link("8-9").up
+    told["ckms-9"] = replace(told["ckms-9"], fresh=SILENCE)
+    found = discover(PLAN, told, 110)
+    assert kinds(found) == {"ckms-9": {Kind.SILENT}}
+    assert not found.view.link("8-9").up
+    assert found.view.link("8-16").up
 
 
 def test_a_node_that_never_spoke_makes_its_links_unknown() -> None:
@@ -199,7 +212,7 @@ def test_what_no_plan_knows_is_told_and_in_no_view() -> None:
     assert kinds(found) == {"8-9": {Kind.NEIGHBOUR}, "9-77": {Kind.UNPLANNED}, "ckms-99": {Kind.UNPLANNED}}
     assert [node.id for node in found.view.nodes] == [node.id for node in PLAN.nodes]
     assert len(found.view.links) == 2
-    assert "9-77" not in kinds(discover(PLAN, told, FRESH + 1)), "nobody says so any more"
+    assert "9-77" not in kinds(discover(PLAN, told, SILENCE + 1)), "nobody says so any more"
 
 
 def test_a_node_that_tells_of_a_thousand_links_is_told_of_in_a_few_words() -> None:
@@ -382,7 +395,7 @@ def telling(draw: st.DrawFn) -> Telling:
 
 STEPS = st.lists(
     st.tuples(
-        st.one_of(st.sampled_from([0.0, 0.02, 1.0, FRESH, FRESH + 0.1]), st.floats(0, 7)),
+        st.one_of(st.sampled_from([0.0, 0.02, 1.0, SILENCE, SILENCE + 0.1]), st.floats(0, 7)),
         st.lists(telling(), max_size=6),
         st.one_of(st.just(set[str]()), st.sets(NAMES, max_size=1)),
         st.one_of(st.just(set[str]()), st.sets(NAMES, max_size=1)),
