@@ -25,8 +25,12 @@ KILLED = ("ukms-15", "akms-14", "ckms-14", "qkdm-15", "ckms-8", "qkdm-8", "ukms-
 """Beside AAA: the sites and access nodes of both cities, and a node in the middle; each once, so that none is started
 again later because it ends often."""
 
-PAIRS = (("first-berlin-1", "first-bonn-1"), ("second-berlin-1", "second-bonn-1"))
-"""One of each class that crosses the carrier: AEAD and one-time pad."""
+PAIRS = ((("first-berlin-1", "first-bonn-1"), 0.0), (("second-berlin-1", "second-bonn-1"), 4.0))
+"""One of each class that crosses the carrier, AEAD and one-time pad, and seconds from asking to asking at least.
+
+A one-time pad uses up the keys of every link on its way. Of what these links make, some 270 bits per second are left
+for it; who asks for more is refused, fault or no fault, and the figure would be that.
+"""
 
 SETTLED_KEYS = 5
 LIMIT = 120.0
@@ -39,9 +43,13 @@ async def measure() -> Figure:
     with running(without_pools=True) as network:
         async with contextlib.AsyncExitStack() as closing:
             saes = {entry["id"]: entry for entry in network.facts["saes"]}
-            users = {name: await closing.enter_async_context(Encryptor(saes[name])) for pair in PAIRS for name in pair}
-            ways = [way for pair in PAIRS for way in (pair, pair[::-1])]
-            loads = [await closing.enter_async_context(Load(users[master], users[slave], 1)) for master, slave in ways]
+            names = [name for pair, _ in PAIRS for name in pair]
+            users = {name: await closing.enter_async_context(Encryptor(saes[name])) for name in names}
+            loads = [
+                await closing.enter_async_context(Load(users[master], users[slave], 1, interval=interval))
+                for pair, interval in PAIRS
+                for master, slave in (pair, pair[::-1])
+            ]
             (aaa,) = [entry["id"] for entry in network.facts["services"] if entry["role"] == "aaa"]
             for service in (*KILLED, aaa):
                 await asyncio.gather(*(load.more(SETTLED_KEYS, LIMIT) for load in loads))
@@ -55,7 +63,8 @@ async def measure() -> Figure:
         {
             "each_s": {service: round(seconds, 3) for service, seconds in took.items()},
             "worst_service": max(took, key=lambda service: took[service]),
-            "ways": len(ways),
+            "ways": len(loads),
+            "one_time_pad_interval_s": PAIRS[1][1],
             "keys_delivered_in_all": sum(load.keys for load in loads),
             "requests_refused_in_all": sum(load.failed for load in loads),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
 from types import TracebackType
@@ -19,15 +20,24 @@ REMEMBERED = 4096
 
 
 class Load:
-    """A number of pairs of encryptors in one master and one slave; each asks when the key before is complete."""
+    """A number of pairs of encryptors in one master and one slave; each asks when the key before is complete.
 
-    def __init__(self, master: Encryptor, slave: Encryptor, pairs: int) -> None:
+    Args:
+        master: who asks for new keys.
+        slave: who gets the same.
+        pairs: how many.
+        interval: seconds that pass from asking to asking at least, unless `first` waits.
+    """
+
+    def __init__(self, master: Encryptor, slave: Encryptor, pairs: int, *, interval: float = 0.0) -> None:
         self.keys = 0
         """Complete at both encryptors, and equal."""
         self.failed = 0
         """Requests that were refused."""
         self._pair = master, slave
         self._number = pairs
+        self._interval = interval
+        self._hurry = asyncio.Event()
         self._finished: list[tuple[float, float]] = []
         self._news = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -50,9 +60,13 @@ class Load:
             self._check()
             return [end for begin, end in self._finished if begin >= asked_after and end >= finished_after]
 
-        async with asyncio.timeout(limit), self._news:
-            await self._news.wait_for(found)
-            return min(found())
+        self._hurry.set()
+        try:
+            async with asyncio.timeout(limit), self._news:
+                await self._news.wait_for(found)
+                return min(found())
+        finally:
+            self._hurry.clear()
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._ask()) for _ in range(self._number)]
@@ -84,6 +98,10 @@ class Load:
                 self.keys += 1
                 async with self._news:
                     self._news.notify_all()
+                if (left := begin + self._interval - time.perf_counter()) > 0:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(left):
+                            await self._hurry.wait()
         finally:
             async with self._news:  # so that who waits hears of an end
                 self._news.notify_all()
