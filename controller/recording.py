@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import structlog
 
+from controller.rhythm import Rhythm
 from controller.state.history import History
 from controller.state.leading import Leadership, NotLeading
 from controller.state.rollup import samples
@@ -20,7 +21,8 @@ log = structlog.get_logger(__name__)
 SAMPLE = 1.0
 FLUSH = 15.0
 ROLL = 60.0
-"""Seconds between samples, between writes of the minutes, and between looks for hours and days that are complete."""
+"""Seconds between samples in a small network, between writes of the minutes, and between looks for hours and days that
+are complete."""
 
 
 async def record(
@@ -37,7 +39,8 @@ async def record(
     flush = roll = clock()
     try:
         while True:
-            await asyncio.sleep(SAMPLE)
+            found = discovery()
+            await asyncio.sleep(SAMPLE if found is None else SAMPLE * Rhythm.of(len(found.planned.nodes)).stretch)
             now = clock()
             try:
                 if history is None:

@@ -7,10 +7,14 @@ from collections.abc import Iterator, Mapping, Set
 from controller.belief import Disagreement, Kind
 from controller.facts import LinkFacts, NodeReport
 from controller.planned import PlannedNetwork
+from controller.rhythm import Rhythm
 
 STRAYS = 8
 """Links of one node that no plan knows and that are told one by one: no node makes more of them than operators can
 read, nor an alarm of each."""
+
+LOOK = 1.0
+"""Seconds between looks in a small network."""
 
 Wrong = Mapping[str, tuple[Disagreement, ...]]
 """What is wrong, by the node that it is about or that tells of it; nodes of which nothing is are left out."""
@@ -30,6 +34,8 @@ class Places:
                 self.links_of[end].append(number)
                 self.neighbours[end].append(other)
         self.pairs = {node: frozenset(neighbours) for node, neighbours in self.neighbours.items()}
+        self.look = LOOK * Rhythm.of(len(planned.nodes)).stretch
+        """Seconds after which a mean that moves is looked at again, though nobody tells anything."""
 
 
 def is_fresh(report: NodeReport | None, now: float) -> bool:

@@ -1,7 +1,7 @@
-"""How often nodes are asked to tell what their links have, and how long they may say nothing. Pure.
+"""How often nodes are asked to tell what their links have and these are looked at, and how long nodes may say nothing.
 
 What goes or comes is told at once, whatever the rhythm. Samples of a thousand nodes a second are half of what one
-processor core takes, so that the nodes of larger networks are asked more seldom.
+processor core takes, so that the nodes of larger networks are asked more seldom. Pure.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class Rhythm:
         """The rhythm for a network of so many nodes."""
         sample = max(SAMPLE, nodes / SAMPLES_A_SECOND)
         return cls(sample, max(SILENCE, MISSED * sample))
+
+    @property
+    def stretch(self) -> float:
+        """How many times more seldom than in a small network."""
+        return self.sample / SAMPLE
 
     @property
     def heartbeat(self) -> float:

@@ -31,9 +31,6 @@ RATE_SETTLES = 10.0
 POOL_SETTLES = 5.0
 """Time constants of the means, seconds."""
 
-LOOK = 1.0
-"""Seconds after which a mean that moves is looked at again, though nobody tells anything."""
-
 _NEAR = 1e-9
 _ROUNDING = 1e-6
 
@@ -134,7 +131,7 @@ def discover(
         before: the discovery that this one follows; its means go on, and its view is the one that changes.
         quarantined: nodes that may be in no path.
         changed: nodes of which there are other reports, or none any more, than for `before`; None: any of them. Links
-            of the others are taken over, with means as old as `LOOK`, until what was told of them ages.
+            of the others are taken over, with means as old as `Places.look`, until what was told of them ages.
     """
     if before is None or before.places is None or before.planned is not planned:
         return _anew(planned, reports, now, before, quarantined)
@@ -149,7 +146,7 @@ def discover(
     links = []
     for number in due:
         plan = planned.links[number]
-        finding = found[plan.id] = _find(plan, reports, now, found[plan.id], before.at)
+        finding = found[plan.id] = _find(plan, reports, now, found[plan.id], before.at, places.look)
         link = _link(plan, finding)
         if link != view.links[number]:
             links.append(link)
@@ -178,7 +175,7 @@ def _anew(
     places = Places(planned)
     known: Mapping[str, LinkFinding] = before.links if before else {}
     last = before.at if before else now
-    found = {link.id: _find(link, reports, now, known.get(link.id), last) for link in planned.links}
+    found = {link.id: _find(link, reports, now, known.get(link.id), last, places.look) for link in planned.links}
     links = tuple(_link(link, found[link.id]) for link in planned.links)
     nodes = tuple(_node(node, quarantined) for node in planned.nodes)
     amiss = wrong(places, reports, now)
@@ -195,7 +192,12 @@ def _node(plan: PlannedNode, quarantined: Set[str]) -> Node:
 
 
 def _find(
-    plan: PlannedLink, reports: Mapping[str, NodeReport], now: float, before: LinkFinding | None, last: float
+    plan: PlannedLink,
+    reports: Mapping[str, NodeReport],
+    now: float,
+    before: LinkFinding | None,
+    last: float,
+    look: float,
 ) -> LinkFinding:
     """Look at one link.
 
@@ -205,6 +207,7 @@ def _find(
         now: seconds.
         before: what was found when it was looked at before.
         last: when the discovery before this one was made: up to then it was as it had been.
+        look: seconds after which it is looked at again where its means move.
     """
     state, belief, disagreements, until, told = _weigh(plan, reports.get(plan.a), reports.get(plan.b), now, before)
     flows = belief.ab, belief.ba
@@ -218,7 +221,7 @@ def _find(
     elif state in (LinkState.FOUND, LinkState.DISAGREEING):
         means = Estimate(flows[0].rate, flows[0].pool), Estimate(flows[1].rate, flows[1].pool)
     if means is not None and not (means[0].has_reached(flows[0]) and means[1].has_reached(flows[1])):
-        until = min(until, now + LOOK)
+        until = min(until, now + look)
     return LinkFinding(state, belief, disagreements, means, now, until, told)
 
 

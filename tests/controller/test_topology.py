@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from controller.belief import BOUND, Kind
 from controller.facts import LinkFacts, NodeReport, PoolFacts, Received
 from controller.planned import MalformedPlan, PlannedLink, PlannedNetwork, PlannedNode
-from controller.reporters import STRAYS
+from controller.reporters import LOOK, STRAYS
 from controller.rhythm import SILENCE
-from controller.topology import LOOK, Discovery, LinkFinding, LinkState, discover
+from controller.topology import Discovery, LinkFinding, LinkState, discover
 from controller.view import Direction, Link
 
 SUITES = frozenset({"otp", "aes-256-gcm"})
