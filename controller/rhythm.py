@@ -1,7 +1,7 @@
 """How often nodes are asked to tell what their links have and these are looked at, and how long nodes may say nothing.
 
-What goes or comes is told at once, whatever the rhythm. Samples of a thousand nodes a second are half of what one
-processor core takes, so that the nodes of larger networks are asked more seldom. Pure.
+What goes or comes is told at once, whatever the rhythm. Samples of a thousand nodes a second take about a third of a
+processor core, so that the nodes of larger networks are asked more seldom. Pure.
 """
 
 from __future__ import annotations

@@ -80,6 +80,8 @@ class Looking:
 
     def look(self, now: float) -> None:
         """Look for better paths, at a part of the demands each time."""
+        if not self._roll.served:
+            return
         if not self._due:
             self._due = sorted(self._roll.served, key=lambda identity: self._roll.served[identity].demand.target)
         elapsed = min(LOOK, now - self._looked_at)
