@@ -26,6 +26,9 @@ PAIRS = (
     ("peregrine-w", "peregrine-e"),
 )
 
+PATIENCE = 90.0
+"""Seconds: one-time pads that were used up, and then burned, must grow again."""
+
 REFUSALS_FORGOTTEN = 3.5
 """Seconds after which an AKMS asks AAA again."""
 
@@ -58,7 +61,7 @@ async def share(town: Town, *, number: int = 3, sizes: Sequence[int | None] = (N
 
 
 async def _patiently(client: Client014, slave: str, number: int, size: int | None) -> list[Any]:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             return (await client.get_key(slave, number=number, size=size, deadline=10)).keys
