@@ -79,6 +79,10 @@ class NodeReport:
     links: Mapping[str, Received] = field(default_factory=dict)
     """By neighbour; what the node no longer has is not in it."""
     fresh: float = SILENCE
-    """Seconds for which what it tells holds; then it is unknown."""
+    """Seconds for which what it tells holds; then it is unknown (`left`)."""
     unreadable: bool = False
     """Whether some of what it told since it was dialled last cannot be read."""
+
+    def left(self, at: float, now: float) -> float:
+        """Seconds for which what it told then holds yet; negative: it does not."""
+        return self.fresh - (now - at)

@@ -40,19 +40,19 @@ class Places:
 
 def is_fresh(report: NodeReport | None, now: float) -> bool:
     """Whether a node has told anything of late."""
-    return report is not None and now - report.at <= report.fresh
+    return report is not None and report.left(report.at, now) >= 0
 
 
 def is_trusted(report: NodeReport | None, now: float) -> bool:
     """Whether a node tells of itself, afresh and by its own name."""
-    return report is not None and now - report.at <= report.fresh and report.service_id in ("", report.node)
+    return report is not None and is_fresh(report, now) and report.service_id in ("", report.node)
 
 
 def aged(places: Places, reports: Mapping[str, NodeReport], before: float, now: float) -> Iterator[str]:
     """The planned nodes that were fresh and are not any more."""
     for node in places.number:
         report = reports.get(node)
-        if report is not None and now - report.at > report.fresh >= before - report.at:
+        if is_fresh(report, before) and not is_fresh(report, now):
             yield node
 
 
@@ -102,7 +102,7 @@ def _of(node: str, places: Places, reports: Mapping[str, NodeReport], now: float
     strays = [
         received.facts
         for neighbour, received in report.links.items()
-        if neighbour not in pairs and now - received.at <= report.fresh
+        if neighbour not in pairs and report.left(received.at, now) >= 0
     ]
     for facts in strays[:STRAYS]:
         yield _stray(node, facts, places.links)
@@ -117,7 +117,7 @@ def _heard(silent: str, places: Places, reports: Mapping[str, NodeReport], now: 
         if report is None or not is_trusted(report, now):
             continue
         received = report.links.get(silent)
-        if received is not None and now - received.at <= report.fresh and received.facts.up:
+        if received is not None and report.left(received.at, now) >= 0 and received.facts.up:
             yield neighbour, "the link is up"
 
 

@@ -257,7 +257,7 @@ def _weigh(
 
 def _left(report: NodeReport, end: Received | None, now: float) -> float:
     """Seconds for which what a node told of one end of a link holds yet; negative: it does not."""
-    return report.fresh - (now - (report.at if end is None else min(report.at, end.at)))
+    return report.left(report.at if end is None else min(report.at, end.at), now)
 
 
 def _link(plan: PlannedLink, finding: LinkFinding) -> Link:

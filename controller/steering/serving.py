@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
@@ -14,6 +14,7 @@ from controller.paths.compute import Path
 from controller.steering.conversation import Held, Placed
 from controller.steering.detours import Detour, detours
 from controller.steering.events import Event
+from controller.steering.hearing import Hearing
 from controller.steering.installation import Installation
 from controller.steering.laying import Laying
 from controller.steering.ledger import Ledger
@@ -47,18 +48,24 @@ class Serving:
         installation: brings paths in force.
         talks: the conversations with the nodes.
         roll: the demands.
+        hearing: which nodes tell nothing.
     """
 
     def __init__(
-        self, ledger: Ledger, reserving: Reserving, installation: Installation, talks: Talks, roll: Roll
+        self,
+        ledger: Ledger,
+        reserving: Reserving,
+        installation: Installation,
+        talks: Talks,
+        roll: Roll,
+        hearing: Hearing,
     ) -> None:
         self._ledger = ledger
         self._reserving = reserving
         self._installation = installation
         self._talks = talks
         self._roll = roll
-        self.unheard: Set[str] = frozenset()
-        """Nodes of which it is only known that the controller does not hear them."""
+        self._hearing = hearing
 
     def plan(self, served: Served, now: float, *, renew: bool = False, rate: int | None = None) -> Refusal | None:
         """Decide what is best for a demand now, at another rate if one is given, and begin with it; return why it does
@@ -199,7 +206,7 @@ class Serving:
         if any(is_forbidden(view, served.demand, path) for path in served.ways):
             return False
         down = [link for path in served.paths for name in path.links if not (link := view.link(name)).up]
-        return bool(down) and all({link.a, link.b} & self.unheard for link in down)
+        return bool(down) and all({link.a, link.b} & self._hearing.cut_off for link in down)
 
     def works(self, served: Served) -> bool:
         """Whether a demand has paths in force, and all of them may be used."""

@@ -63,11 +63,13 @@ class Steering:
         self._installation = Installation(
             self._ledger, self._reserving, self._talks, self._retiring, self._roll, source, self._effects.append
         )
-        self._serving = Serving(self._ledger, self._reserving, self._installation, self._talks, self._roll)
+        self._hearing = Hearing()
+        self._serving = Serving(
+            self._ledger, self._reserving, self._installation, self._talks, self._roll, self._hearing
+        )
         self._looking = Looking(self._ledger, self._roll, self._serving)
         self._adopting = Adopting(self._ledger, self._reserving, self._talks, self._retiring, self._roll, self._looking)
         self._answering = Answering(self._ledger, self._reserving, self._serving, self._roll, source, self._end)
-        self._hearing = Hearing()
 
     @property
     def view(self) -> NetworkView:
@@ -140,7 +142,6 @@ class Steering:
         """The network as it is now: demands whose paths do not work any more get others at once."""
         shift = self._ledger.observe(discovery.view, now)
         self._hearing.see(discovery, now)
-        self._serving.unheard = self._hearing.cut_off
         if self.epoch is None:
             return
         if shift.everything:
